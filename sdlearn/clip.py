@@ -1,0 +1,145 @@
+"""Lesson 1: words to tokens, two encoders, and the contrastive loss that joins them (arXiv 2103.00020)."""
+
+from collections import Counter
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
+
+LENGTH = 24  # tokens of a prompt, begin and end included; Stable Diffusion's is 77
+WIDTH = 128  # numbers per token; Stable Diffusion's is 768
+END = "</w>"  # marks the last piece of a word
+
+
+def learn_merges(
+    words: Counter,  # word -> how often it occurs
+    n: int,  # at most so many merges
+) -> list[tuple[str, str]]:  # which neighbours to join, in order
+    """Byte pair encoding: again and again join the neighbours that meet most often (arXiv 1508.07909, algorithm 1)."""
+    split = {word: (*word[:-1], word[-1] + END) for word in words}
+    merges = []
+    while len(merges) < n:
+        pairs = Counter()
+        for word, pieces in split.items():
+            for pair in zip(pieces, pieces[1:], strict=False):
+                pairs[pair] += words[word]
+        if not pairs:  # every word is one piece
+            break
+        best = max(sorted(pairs), key=pairs.get)
+        merges.append(best)
+        split = {word: merge(pieces, best) for word, pieces in split.items()}
+    return merges
+
+
+def merge(
+    pieces: tuple[str, ...],  # of one word
+    pair: tuple[str, str],  # neighbours to join
+) -> tuple[str, ...]:  # the same word, wherever the pair stood one piece fewer
+    """Join every occurrence of a pair."""
+    out = []
+    for piece in pieces:
+        if out and (out[-1], piece) == pair:
+            out[-1] += piece
+        else:
+            out.append(piece)
+    return tuple(out)
+
+
+def new_tokenizer(
+    captions: list[str],  # what to learn the words from
+    merges: int = 1000,  # at most
+) -> CLIPTokenizer:  # every word of the captions becomes one token
+    """CLIP's own kind of tokenizer, with a vocabulary learnt from the captions.
+
+    All 256 bytes are in it, so that any text has tokens, whatever letters it is in.
+    """
+    pairs = learn_merges(Counter(word for text in captions for word in text.lower().split()), merges)
+    letters = byte_letters()
+    tokens = [*letters, *(c + END for c in letters), *(a + b for a, b in pairs), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={t: i for i, t in enumerate(tokens)}, merges=pairs, model_max_length=LENGTH)
+
+
+def byte_letters() -> list[str]:  # 256 characters
+    """The character that stands for each byte: itself where it can be printed, else one beyond 255 (GPT-2's table)."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    beyond = iter(range(256, 512))
+    return [chr(b if b in printable else next(beyond)) for b in range(256)]
+
+
+def new_clip(
+    tokenizer: CLIPTokenizer,  # gives the size of the vocabulary and the special tokens
+) -> CLIPModel:  # 1.3 M parameters, from random weights
+    """Two small transformers, one for captions and one for pictures, with a shared space of 64 numbers."""
+    tower = dict(hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=3, num_attention_heads=4)
+    special = dict(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    text = CLIPTextConfig(vocab_size=len(tokenizer), max_position_embeddings=LENGTH, **tower, **special)
+    vision = CLIPVisionConfig(image_size=64, patch_size=8, **tower)
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64))
+
+
+def tokenize(
+    tokenizer: CLIPTokenizer,
+    captions: list[str],
+) -> Tensor:  # b l, token numbers, cut off or filled up to the length of the model
+    """Captions to token numbers, all of one length."""
+    filled = tokenizer(
+        captions, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+    )
+    return filled.input_ids
+
+
+def embed_text(
+    clip: CLIPModel,
+    tokens: Tensor,  # b l, token numbers
+) -> Tensor:  # b d, length 1
+    """Captions as points in the shared space."""
+    return F.normalize(clip.get_text_features(tokens).pooler_output, dim=-1)
+
+
+def embed_pictures(
+    clip: CLIPModel,
+    pictures: Tensor,  # b c h w, -1 .. 1
+) -> Tensor:  # b d, length 1
+    """Pictures as points in the shared space."""
+    return F.normalize(clip.get_image_features(pictures).pooler_output, dim=-1)
+
+
+def contrastive_loss(
+    text: Tensor,  # b d, length 1
+    pictures: Tensor,  # b d, length 1; picture i belongs to text i
+    log_scale: Tensor,  # scalar, log(1 / temperature): learnt as a logarithm, used with its exponential
+    same: Tensor | None = None,  # b b, True where two captions are equal: these are not negatives
+) -> Tensor:  # scalar
+    """Each caption must find its picture, and each picture its caption (arXiv 2103.00020, figure 3)."""
+    if text.shape != pictures.shape:
+        raise ValueError(f"text and pictures must both be (b, d); got {tuple(text.shape)}, {tuple(pictures.shape)}")
+    logits = log_scale.exp() * text @ pictures.T  # b b, row: caption, column: picture
+    right = torch.arange(len(text), device=text.device)
+    if same is not None:
+        twins = same & ~torch.eye(len(text), dtype=torch.bool, device=text.device)
+        logits = logits.masked_fill(twins, float("-inf"))
+    return (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
+
+
+def clip_loss(
+    clip: CLIPModel,
+    pictures: Tensor,  # b c h w, -1 .. 1
+    tokens: Tensor,  # b l, the caption of each picture
+) -> Tensor:  # scalar
+    """The contrastive loss of one batch; equal captions are not held against each other."""
+    same = (tokens[:, None] == tokens[None]).all(-1)
+    return contrastive_loss(embed_text(clip, tokens), embed_pictures(clip, pictures), clip.logit_scale, same)
+
+
+@torch.no_grad()
+def retrieval(
+    clip: CLIPModel,
+    pictures: Tensor,  # b c h w, -1 .. 1
+    tokens: Tensor,  # b l, all different: the caption of each picture
+) -> float:  # 0 .. 1
+    """How often the caption nearest to a picture, among all of these, is its own."""
+    similarity = embed_pictures(clip, pictures) @ embed_text(clip, tokens).T  # picture, caption
+    return (similarity.argmax(1) == torch.arange(len(pictures), device=similarity.device)).float().mean().item()

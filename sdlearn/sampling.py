@@ -1,0 +1,99 @@
+"""Lesson 5: guidance and the loop, from a prompt to a picture, with any scheduler of diffusers."""
+
+import inspect
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+
+def encode_prompts(
+    tokenizer,
+    text_encoder,
+    prompts: list[str],  # cut off after the model's number of tokens
+) -> Tensor:  # b l d, one vector per token
+    """Prompts to the sequences that the U-Net looks at; the empty prompt is one like any other."""
+    tokens = tokenizer(
+        prompts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+    )
+    return text_encoder(tokens.input_ids.to(text_encoder.device)).last_hidden_state
+
+
+def initial_latents(
+    unet,
+    scheduler,  # with its timesteps set: its first noise level is read here
+    b: int,  # pictures
+    generator: torch.Generator,  # on the CPU, so that a seed means the same everywhere
+    height: int,  # pixels, divisible by 8
+    width: int,  # pixels, divisible by 8
+) -> Tensor:  # b c height/8 width/8, pure noise
+    """Noise in the shape of the latents, as strong as the scheduler begins with."""
+    noise = torch.randn(b, unet.config.in_channels, height // 8, width // 8, generator=generator)
+    return noise.to(unet.device, unet.dtype) * scheduler.init_noise_sigma
+
+
+def guide(
+    eps_empty: Tensor,  # b c h w, noise predicted for the empty (or the negative) prompt
+    eps_text: Tensor,  # b c h w, noise predicted for the prompt
+    guidance_scale: float,  # 0: the prompt is ignored; 1: as trained; above 1: exaggerated
+) -> Tensor:  # b c h w
+    """Classifier-free guidance: eps_empty + s (eps_text - eps_empty) (arXiv 2207.12598, eq. 6, with s = w + 1)."""
+    return eps_empty + guidance_scale * (eps_text - eps_empty)
+
+
+def denoise(
+    unet,
+    scheduler,  # with its timesteps set
+    latents: Tensor,  # b c h w, noise to begin with
+    empty: Tensor,  # b l d, the empty or the negative prompts, encoded
+    text: Tensor,  # b l d, the prompts, encoded
+    guidance_scale: float,
+    generator: torch.Generator | None = None,  # for schedulers that add noise of their own, such as DDPM
+    progress: Callable[[Iterable], Iterable] = iter,  # wraps the steps, to show how far it is
+    watch: Callable[[Tensor, Tensor], None] | None = None,  # called with t and the latents after each step
+) -> Tensor:  # b c h w, clean latents
+    """From noise to clean latents, one scheduler step at a time (DDIM, arXiv 2010.02502, eq. 12, for one)."""
+    context = torch.cat([empty, text])  # 2b l d: unconditional first
+    takes_generator = "generator" in inspect.signature(scheduler.step).parameters
+    extra = {"generator": generator} if takes_generator else {}
+    for t in progress(scheduler.timesteps):
+        both = scheduler.scale_model_input(torch.cat([latents, latents]), t)  # 2b c h w: one pass for both
+        eps_empty, eps_text = unet(both, t, encoder_hidden_states=context).sample.chunk(2)
+        eps = guide(eps_empty, eps_text, guidance_scale)
+        latents = scheduler.step(eps, t, latents, **extra).prev_sample
+        if watch:
+            watch(t, latents)
+    return latents
+
+
+@torch.no_grad()
+def text_to_image(
+    parts,  # tokenizer, text encoder, VAE, U-Net, scheduler: `parts.load()`
+    prompts: str | list[str],  # one picture for each
+    negative: str = "",  # what to steer away from
+    steps: int = 30,
+    guidance_scale: float = 4.0,
+    seed: int = 0,
+    height: int | None = None,  # pixels, divisible by 8; None: the size that the model was trained for
+    width: int | None = None,  # as height
+    progress: Callable[[Iterable], Iterable] = iter,  # as in `denoise`
+    watch: Callable[[Tensor, Tensor], None] | None = None,  # as in `denoise`
+) -> Tensor:  # b c h w, pictures, -1 .. 1
+    """The whole way, as `StableDiffusionPipeline` goes it: the same seed and settings give the same picture.
+
+    Raises ValueError for steps below 1 and for a size that is not divisible by 8.
+    """
+    tokenizer, text_encoder, vae, unet, scheduler = parts
+    prompts = [prompts] if isinstance(prompts, str) else prompts
+    height, width = height or unet.config.sample_size * 8, width or unet.config.sample_size * 8
+    if steps < 1:
+        raise ValueError(f"steps must be 1 or more; got {steps}")
+    if height % 8 or width % 8 or min(height, width) < 8:
+        raise ValueError(f"height and width must be divisible by 8; got {height} x {width}")
+    text = encode_prompts(tokenizer, text_encoder, prompts)
+    empty = encode_prompts(tokenizer, text_encoder, [negative] * len(prompts))
+    scheduler.set_timesteps(steps)
+    generator = torch.Generator().manual_seed(seed)
+    latents = initial_latents(unet, scheduler, len(prompts), generator, height, width)
+    latents = denoise(unet, scheduler, latents, empty, text, guidance_scale, generator, progress, watch)
+    return vae.decode(latents / vae.config.scaling_factor).sample.clamp(-1, 1)

@@ -1,0 +1,98 @@
+"""Lesson 4: the noise predictor, its loss, and a look at its attention."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+
+def new_unet() -> UNet2DConditionModel:  # 8.7 M parameters, from random weights
+    """A small `UNet2DConditionModel`: latents 4 x 8 x 8, text 128 wide, attention in every block."""
+    widths = (128, 160)  # channels at 8 x 8 and at 4 x 4
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=widths,
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * len(widths),
+        up_block_types=("CrossAttnUpBlock2D",) * len(widths),
+        cross_attention_dim=128,
+        attention_head_dim=4,  # heads, in spite of the name: diffusers keeps it for old files
+    )
+
+
+def time_embedding(
+    t: Tensor,  # b, steps
+    width: int,  # even
+) -> Tensor:  # b d, cosines first, then sines
+    """A number as waves: cos(t w_i), sin(t w_i), w_i = 10000^(-i / (d/2)) (arXiv 1706.03762, section 3.5)."""
+    half = width // 2
+    frequencies = torch.exp(-math.log(10000) * torch.arange(half, device=t.device) / half)
+    angles = t[:, None].float() * frequencies
+    return torch.cat([angles.cos(), angles.sin()], -1)
+
+
+def attention(
+    q: Tensor,  # b l d, queries: what each place asks
+    k: Tensor,  # b m d, keys: what each word offers to be found by
+    v: Tensor,  # b m d, values: what each word has to say
+    heads: int = 1,  # d is split evenly among them
+) -> tuple[Tensor, Tensor]:  # b l d, what each place heard; b heads l m, whom it listened to
+    """softmax(q k^T / sqrt(d)) v, in each head apart (arXiv 1706.03762, eq. 1)."""
+    if not q.shape[-1] == k.shape[-1] == v.shape[-1] or k.shape != v.shape:
+        raise ValueError(f"q must be (b, l, d), k and v (b, m, d); got {[tuple(x.shape) for x in (q, k, v)]}")
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # b heads l d/heads
+    weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
+    return (weights @ v).transpose(1, 2).flatten(2), weights
+
+
+def drop_captions(
+    text: Tensor,  # b l d, encoded captions
+    empty: Tensor,  # 1 l d, the encoded empty prompt
+    drop: Tensor,  # b, True where the caption is to go
+) -> Tensor:  # b l d
+    """Put the empty prompt in the place of some captions, so that it comes to mean "any picture" (arXiv 2207.12598)."""
+    return torch.where(drop[:, None, None], empty, text)
+
+
+def diffusion_loss(
+    unet: UNet2DConditionModel,
+    x_t: Tensor,  # b c h w, noisy latents
+    t: Tensor,  # b, integer steps, 0 .. 999
+    eps: Tensor,  # b c h w, the noise that is in x_t: what is to be predicted
+    text: Tensor,  # b l d, encoded captions
+) -> Tensor:  # scalar
+    """Mean square of what the prediction missed: |eps - eps_theta(x_t, t, text)|^2 (DDPM eq. 14)."""
+    return F.mse_loss(unet(x_t, t, encoder_hidden_states=text).sample, eps)
+
+
+class AttentionMaps:
+    """While in use (`with AttentionMaps(unet) as maps:`), keeps the weights of every cross-attention of a U-Net.
+
+    The library's fused attention gives no weights, so each `attn2` is computed by `attention` instead.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel):
+        self.unet, self.before, self.maps = unet, unet.attn_processors, {}
+
+    def __enter__(self) -> dict[str, list[Tensor]]:  # layer -> one b heads places words per call
+        here = {}
+        for name, processor in self.before.items():
+            here[name] = self._recorder(name.removesuffix(".processor")) if "attn2" in name else processor
+        self.unet.set_attn_processor(here)
+        return self.maps
+
+    def __exit__(self, *_):
+        self.unet.set_attn_processor(self.before)
+
+    def _recorder(self, name):
+        def process(attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **_):
+            q, k, v = attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
+            out, weights = attention(q, k, v, attn.heads)
+            self.maps.setdefault(name, []).append(weights)
+            return attn.to_out[1](attn.to_out[0](out))
+
+        return process
