@@ -8,7 +8,8 @@ unet      lesson 4  noise predictor, its loss, a look at its attention
 sampling  lesson 5  guidance and the loop
 
 parts     the five parts of a Stable Diffusion, ours or the hub's: load, save, device
-train     one `fit` for all of them; `sdlearn-train`
+fit       one training loop for all of them
+train     what each part is trained on; `sdlearn-train`
 measure   does the picture show what the prompt said; `sdlearn-measure`
 draw      `sdlearn-draw`
 show      pictures, plots and widgets

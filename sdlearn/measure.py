@@ -5,15 +5,22 @@ noise in training, since the VAE blurs, and held-out pairs too: it must read the
 """
 
 import re
+from collections.abc import Callable, Iterable
+from json import dumps
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from fastcore.script import CliError, call_parse
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from sdlearn import scenes
-from sdlearn.parts import MINI
+from sdlearn import parts, scenes
+from sdlearn.clip import retrieval, tokenize
+from sdlearn.sampling import text_to_image
 from sdlearn.scenes import WORDINGS, WORDS
+from sdlearn.vae import decode, encode, psnr
 
 
 class Judge(nn.Module):
@@ -21,7 +28,7 @@ class Judge(nn.Module):
 
     def __init__(self):
         super().__init__()
-        widths = (3, 24, 48, 96, 128)  # channels at 64, 32, 16, 8 and 4 pixels a side
+        widths = (3, 24, 48, 64, 96)  # channels at 64, 32, 16, 8 and 4 pixels a side
         self.layers = nn.Sequential(
             *(
                 nn.Sequential(
@@ -31,7 +38,7 @@ class Judge(nn.Module):
             ),
             nn.Flatten(),
         )
-        self.scores = nn.Linear(128 * 4 * 4, sum(map(len, WORDS.values())))
+        self.scores = nn.Linear(96 * 4 * 4, sum(map(len, WORDS.values())))
 
     def forward(
         self,
@@ -96,10 +103,115 @@ def named(
     return found
 
 
-def load_judge(folder: str | Path = MINI) -> Judge:
-    """The judge that is shipped with the course."""
-    from safetensors.torch import load_file
-
+def load_judge(
+    folder: str | Path = parts.MINI,  # a directory with a trained judge
+) -> Judge:
+    """The judge that is shipped with the course; it judges every model, whoever trained it."""
+    file = Path(folder) / "judge" / "model.safetensors"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: {parts.remedy(Path(folder))}")
     judge = Judge()
-    judge.load_state_dict({k: x.float() for k, x in load_file(Path(folder) / "judge" / "model.safetensors").items()})
+    judge.load_state_dict({name: x.float() for name, x in load_file(file).items()})
     return judge.eval().requires_grad_(False)
+
+
+def shares(
+    judge: Judge,
+    pictures: Tensor,  # b c h w, -1 .. 1
+    wanted: list[dict[str, str]],  # what each should show: from `named`, or a scene's attributes
+) -> dict[str, float]:  # attribute -> share of pictures that show it, of those asked for it; "all": nothing wrong
+    """How often the judge sees what was wanted."""
+    seen = read(judge, pictures)
+    hits = {
+        name: [got[name] == want[name] for got, want in zip(seen, wanted, strict=True) if name in want]
+        for name in WORDS
+    }
+    hits["all"] = [want.items() <= got.items() for got, want in zip(seen, wanted, strict=True)]
+    return {name: sum(right) / len(right) for name, right in hits.items() if right}
+
+
+def paint(
+    model: parts.Parts,
+    captions: list[str],
+    seed: int = 0,
+    batch: int = 64,  # pictures at a time
+    progress: Callable[[Iterable], Iterable] = iter,  # wraps the batches
+    **settings,  # of `text_to_image`: guidance_scale, steps
+) -> Tensor:  # b c h w, -1 .. 1
+    """A picture for each caption."""
+    starts = progress(range(0, len(captions), batch))
+    painted = [text_to_image(model, captions[i : i + batch], seed=seed + i, **settings).cpu() for i in starts]
+    return torch.cat(painted)
+
+
+def report(
+    model: parts.Parts,
+    judge: Judge,
+    n: int,  # pictures of each kind
+    seed: int,
+    progress: Callable[[Iterable], Iterable] = iter,  # wraps the batches
+    **settings,  # of `text_to_image`
+) -> dict[str, dict[str, float]]:  # what was judged -> attribute -> share
+    """Shares for real scenes, for these through the VAE, and for pictures of captions; seen pairs and held-out ones."""
+    found = {}
+    for kind, held_out in (("seen", False), ("held-out", True)):
+        pictures, captions, attributes = scenes.sample(n, seed=10_000 + seed, held_out=held_out)  # not in training
+        real = scenes.to_tensor(pictures)
+        through = decode(model.vae, encode(model.vae, real)).cpu()
+        found[f"real, {kind}"] = shares(judge, real, attributes)
+        found[f"through the VAE, {kind}"] = shares(judge, through, attributes) | {"psnr": psnr(through, real)}
+        painted = paint(model, captions, seed, progress=progress, **settings)
+        found[f"painted, {kind}"] = shares(judge, painted, [named(caption) for caption in captions])
+    return found
+
+
+def clip_retrieval(
+    folder: Path,  # a directory made by `sdlearn-train`
+    n: int,  # scenes
+    seed: int,
+) -> dict[str, dict[str, float]]:  # kind of scene -> how many captions there were, share of pictures that found theirs
+    """How often CLIP finds a picture's own caption among all that differ."""
+    clip, tokenizer, found = parts.load_clip(folder), parts.load_tokenizer(folder), {}
+    for kind, held_out in (("seen", False), ("held-out", True)):
+        pictures, captions, _ = scenes.sample(n, seed=20_000 + seed, held_out=held_out)
+        first = sorted({caption: i for i, caption in reversed(list(enumerate(captions)))}.values())
+        tokens = tokenize(tokenizer, [captions[i] for i in first])
+        found[kind] = {"captions": len(first), "right": retrieval(clip, scenes.to_tensor(pictures[first]), tokens)}
+    return found
+
+
+def table(found: dict[str, dict[str, float]]) -> str:
+    """The report as lines of text, shares in per cent."""
+    names = [*WORDS, "all"]
+    rows = [" " * 26 + "".join(f"{name:>9}" for name in names)]
+    for kind, shares_ in found.items():
+        cells = "".join(f"{100 * shares_[name]:>9.1f}" if name in shares_ else f"{'-':>9}" for name in names)
+        rows.append(f"{kind:<26}{cells}" + (f"   {shares_['psnr']:.1f} dB" if "psnr" in shares_ else ""))
+    return "\n".join(rows)
+
+
+@call_parse
+def main(
+    model: str = "mini",  # "mini", or a directory made by sdlearn-train
+    n: int = 512,  # pictures of each kind: seen pairs, held-out pairs
+    guidance: float = 4.0,  # guidance scale
+    steps: int = 30,  # DDIM steps
+    seed: int = 0,  # of the captions and of the noise
+    json: Path = None,  # also write the figures to this file
+):
+    """Measure how often the picture shows what the prompt said, in per cent of the pictures."""
+    if n < 1 or steps < 1:
+        raise CliError(f"--n and --steps must be 1 or more; got {n} and {steps}")
+    try:
+        judge, found = load_judge(), parts.load(model, "cpu")
+        figures = report(found, judge, n, seed, tqdm, guidance_scale=guidance, steps=steps)
+    except (ValueError, OSError) as error:
+        raise CliError(str(error)) from error
+    print(table(figures))
+    folder = parts.find(model)
+    if isinstance(folder, Path) and (folder / "clip").is_dir():
+        figures["clip"] = clip_retrieval(folder, n, seed)
+        for kind, row in figures["clip"].items():
+            print(f"CLIP finds the caption, {kind}: {100 * row['right']:.1f} % among {row['captions']}")
+    if json:
+        json.write_text(dumps(figures, indent=2) + "\n")

@@ -15,6 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 MINI = Path(__file__).parent / "mini"  # the shipped model
 V1_4 = "CompVis/stable-diffusion-v1-4"
@@ -62,7 +63,7 @@ def load(
     """
     root = find(name)
     parts = Parts(
-        load_part(CLIPTokenizer, root, "tokenizer"),
+        load_tokenizer(root),
         load_part(CLIPTextModel, root, "text_encoder"),
         load_part(AutoencoderKL, root, "vae"),
         load_part(UNet2DConditionModel, root, "unet"),
@@ -103,7 +104,12 @@ def load_part(
     if kind is CLIPTokenizer:
         return guarded(root, subfolder, lambda: kind.from_pretrained(root, subfolder=subfolder))
     options = dict(subfolder=subfolder, use_safetensors=True, output_loading_info=True, dtype=torch.float32)
-    model, info = guarded(root, subfolder, lambda: kind.from_pretrained(root, **options))
+    if isinstance(root, Path):
+        disable_progress_bar()  # a file that is here needs none, and every lesson would keep it in its output
+    try:
+        model, info = guarded(root, subfolder, lambda: kind.from_pretrained(root, **options))
+    finally:
+        enable_progress_bar()
     if info["missing_keys"] or info["mismatched_keys"]:
         where = Path(root) / subfolder
         raise ValueError(f"{where} holds another model's weights: {remedy(Path(root))}")
@@ -131,6 +137,11 @@ def guarded(root, subfolder, open_it):
 
 def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:120]
+
+
+def load_tokenizer(root: str | Path = MINI) -> CLIPTokenizer:
+    """Only the tokenizer of a model."""
+    return load_part(CLIPTokenizer, find(root), "tokenizer")
 
 
 def load_scheduler(root: str | Path):
@@ -181,6 +192,12 @@ def save_model(model: torch.nn.Module, folder: Path) -> None:
         half = {name: x.half().contiguous() for name, x in model.state_dict().items()}
         model.save_config(new)
         save_file(half, new / WEIGHTS["unet"], {"format": "pt"})
+
+
+def save_judge(judge: torch.nn.Module, folder: Path) -> None:
+    """The classifier of `sdlearn-measure`, in half precision."""
+    with whole(folder) as new:
+        save_file({name: x.half().contiguous() for name, x in judge.state_dict().items()}, new / "model.safetensors")
 
 
 def save_index(folder: Path) -> None:

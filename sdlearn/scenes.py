@@ -212,15 +212,15 @@ def sky(pen, top, bottom, horizon):
 
 def moon(pen, rng, horizon):
     sky(pen, (8, 8, 26), (24, 24, 52), horizon)
-    for _ in range(14):
-        pen.oval(rng.uniform(2, 62), rng.uniform(horizon + 3, 62), 0.6, 0.6, WHITE)
+    for _ in range(7):
+        pen.oval(rng.uniform(2, 62), rng.uniform(horizon + 3, 62), 0.9, 0.9, WHITE)
     x, y = pick(rng, (9, 55)) + rng.uniform(-2, 2), rng.uniform(52, 56)
     pen.oval(x, y, 5, 5, (60, 130, 225))
     pen.oval(x - 1.5, y + 1, 2.4, 1.8, (90, 190, 110))
     ground = vary((176, 176, 184), rng)
     pen.box(0, 0, SIZE, horizon, ground)
-    for _ in range(5):
-        x, y, r = rng.uniform(4, 60), rng.uniform(2, horizon - 3), rng.uniform(2.5, 5)
+    for _ in range(3):
+        x, y, r = rng.uniform(4, 60), rng.uniform(2, horizon - 3), rng.uniform(3, 6)
         pen.oval(x, y, r, r * 0.42, shade(ground, 0.78))
         pen.oval(x, y - 0.5, r * 0.8, r * 0.27, shade(ground, 0.88))
 
@@ -233,9 +233,9 @@ def meadow(pen, rng, horizon):
     grass = vary((138, 205, 84), rng)
     pen.oval(rng.uniform(5, 25), horizon, 26, 5, shade(grass, 0.85))
     pen.box(0, 0, SIZE, horizon, grass)
-    for _ in range(12):
+    for _ in range(5):
         x, y = rng.uniform(1, 63), rng.uniform(1, horizon - 3)
-        pen.oval(x, y, 0.9, 0.9, pick(rng, (WHITE, (255, 225, 70), (255, 130, 170))))
+        pen.oval(x, y, 1.2, 1.2, pick(rng, (WHITE, (255, 225, 70), (255, 130, 170))))
 
 
 def desert(pen, rng, horizon):
@@ -259,9 +259,9 @@ def seaside(pen, rng, horizon):
     x = rng.uniform(8, 56)
     pen.poly([(x - 1, horizon + 3), (x - 1, horizon + 12), (x + 6, horizon + 4)], WHITE)
     pen.poly([(x - 5, horizon + 3), (x + 6, horizon + 3), (x + 3, horizon), (x - 3, horizon)], (190, 70, 50))
-    for _ in range(5):
-        x, y = rng.uniform(2, 58), rng.uniform(beach + 2, horizon)
-        pen.line([(x, y), (x + 5, y)], 0.9, shade(sea, 1.5))
+    for _ in range(3):
+        x, y = rng.uniform(2, 54), rng.uniform(beach + 2, horizon)
+        pen.line([(x, y), (x + 8, y)], 1.2, shade(sea, 1.4))
     pen.box(0, 0, SIZE, beach, vary((240, 216, 160), rng))
     pen.line([(0, beach), (20, beach + 0.8), (42, beach - 0.5), (64, beach + 0.5)], 1.6, WHITE)
 
@@ -568,12 +568,12 @@ ACTIONS = {"riding": riding, "standing next to": standing, "carrying": carrying}
 
 def brush_strokes(pen, rng):
     """Paint over the background with broad strokes of the colour that is there."""
-    for _ in range(46):
+    for _ in range(12):
         x, y = rng.uniform(2, 62), rng.uniform(2, 62)
         colour = pen.canvas.getpixel(pen.at(x, y))
-        length, slope = rng.uniform(4, 9), rng.uniform(-1.5, 1.5)
+        length, slope = rng.uniform(9, 15), rng.uniform(-2, 2)
         ends = [(x - length / 2, y - slope), (x + length / 2, y + slope)]
-        pen.line(ends, rng.uniform(2, 3.4), vary(colour, rng, 0.14))
+        pen.line(ends, rng.uniform(4, 6), vary(colour, rng, 0.12))
 
 
 def border(canvas, width, colour):

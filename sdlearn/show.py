@@ -189,8 +189,9 @@ def arrows(
         (x0, y0), (x1, y1) = boxes[start][1:3], boxes[end][1:3]
         arrow = dict(arrowstyle="->", color=ACCENT, lw=1.5, shrinkA=38, shrinkB=38)
         axes.annotate("", (x1, y1), (x0, y0), arrowprops=arrow)
-        where = (x0 + x1) / 2, (y0 + y1) / 2 + 0.16
-        axes.text(*where, text, ha="center", va="bottom", fontsize=8, color=ACCENT, zorder=4)
+        right, up, ha, va = (0.15, 0, "left", "center") if x0 == x1 else (0, 0.16, "center", "bottom")
+        where = (x0 + x1) / 2 + right, (y0 + y1) / 2 + up
+        axes.text(*where, text, ha=ha, va=va, fontsize=8, color=ACCENT, zorder=4)
     axes.set(xlim=(-0.6, 10.6), ylim=(0, 5))
     axes.axis("off")
     return finish(figure)

@@ -1,120 +1,46 @@
-"""One training loop for every part, and the command `sdlearn-train`.
+"""What each part is trained on, and how; and the command `sdlearn-train`."""
 
-Nothing is drawn from a global random state: what step i trains on depends on the seed and on i
-alone, so a run that was killed and goes on from its last checkpoint ends with the same weights.
-"""
-
-import math
-import os
-from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from diffusers.training_utils import EMAModel
+from fastcore.script import CliError, call_parse
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers import CLIPModel
 
-from sdlearn import scenes
+from sdlearn import measure, parts, scenes
 from sdlearn.clip import clip_loss, new_clip, new_tokenizer, tokenize
+from sdlearn.fit import best_precision, fit
 from sdlearn.noising import q_sample
+from sdlearn.sampling import encode_prompts
 from sdlearn.unet import diffusion_loss, drop_captions, new_unet
 from sdlearn.vae import encode, new_vae, scale_factor, vae_loss
 
-
-def fit(
-    model: nn.Module,  # trained in place
-    loss: Callable[..., Tensor],  # loss(model, *example) -> scalar
-    examples: Callable[[torch.Generator], tuple[Tensor, ...]],  # draws one batch, with its noise
-    steps: int,  # how many batches
-    lr: float,  # highest learning rate: warms up, then falls by a cosine
-    seed: int = 0,  # the same seed gives the same batches
-    warmup: int = 50,  # steps
-    betas: tuple[float, float] = (0.9, 0.999),  # AdamW's
-    weight_decay: float = 0.0,  # AdamW's
-    average: bool = False,  # end with the moving average of the weights (EMA)
-    checkpoint: Path | None = None,  # a file to save to every `every` steps, and to go on from where it exists
-    every: int = 100,  # steps between checkpoints
-    progress: Callable[[Iterable], Iterable] = tqdm,  # wraps the steps, to show how far it is
-) -> list[float]:  # the loss at each step
-    """Train a model with AdamW (arXiv 1711.05101), gradients cut to norm 1, a rate that falls by a cosine.
-
-    Raises ValueError at a loss that is not a number; the last checkpoint stays as it was.
-    """
-    accelerator = Accelerator()
-    optimizer = torch.optim.AdamW(model.parameters(), lr, betas, weight_decay=weight_decay)
-    net, optimizer = accelerator.prepare(model, optimizer)
-    ema = EMAModel(model.parameters(), decay=0.999) if average else None
-    losses = load_checkpoint(checkpoint, model, optimizer, ema) if checkpoint and checkpoint.exists() else []
-    net.train()
-    bar = progress(range(len(losses), steps))
-    for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = lr * min(1, (step + 1) / (warmup + 1)) * (1 + math.cos(math.pi * step / steps)) / 2
-        batch = examples(torch.Generator().manual_seed(seed * 1_000_003 + step))
-        value = loss(net, *(x.to(accelerator.device) for x in batch))
-        losses.append(value.item())
-        if not math.isfinite(losses[-1]):
-            raise ValueError(f"the loss is {losses[-1]} at step {step}: try a learning rate below {lr}")
-        accelerator.backward(value)
-        accelerator.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        if ema:
-            ema.step(model.parameters())
-        if hasattr(bar, "set_postfix_str"):
-            bar.set_postfix_str(f"loss {sum(losses[-50:]) / len(losses[-50:]):.4f}", refresh=False)
-        if checkpoint and ((step + 1) % every == 0 or step + 1 == steps):
-            save_checkpoint(checkpoint, model, optimizer, ema, losses)
-    if ema:
-        ema.copy_to(model.parameters())
-    model.eval()
-    return losses
+SCENES = 32_000  # training pictures, about a minute to draw
 
 
-def save_checkpoint(path: Path, model: nn.Module, optimizer, ema: EMAModel | None, losses: list[float]) -> None:
-    """Everything that a run needs to go on; the old file is replaced only when the new one is whole."""
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}
-    if ema:
-        state["ema"] = ema.state_dict()
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    os.replace(part, path)
+@cache
+def training_scenes() -> tuple[np.ndarray, list[str], list[dict[str, str]]]:  # as from `scenes.sample`
+    """The pictures that every part is trained on, drawn once."""
+    return scenes.sample(SCENES, seed=1)
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer, ema: EMAModel | None) -> list[float]:  # losses so far
-    """Put a run back to where it was when it last saved."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    if ema:
-        ema.load_state_dict(state["ema"])
-    return state["losses"]
-
-
-# ---------------------------------------------------------------- what each part is trained on, and how
-
-SCENES = 32_000  # training pictures, drawn once from seed 1; about a minute
-
-
-def training_scenes(n: int = SCENES):  # pictures n h w c uint8, captions
-    """The pictures that every part is trained on."""
-    pictures, captions, _ = scenes.sample(n, seed=1)
-    return pictures, captions
-
-
-def picks(generator: torch.Generator, n: int, batch: int) -> Tensor:
+def picks(generator: torch.Generator, n: int, batch: int) -> Tensor:  # batch, numbers below n
     """Which examples the next batch holds."""
     return torch.randint(n, (batch,), generator=generator)
 
 
 def train_clip(
-    clip: CLIPModel, tokens: Tensor, pictures: np.ndarray, steps: int = 1500, batch: int = 96, **options
-) -> list[float]:
-    """Contrastive training on captions (as tokens) and pictures."""
+    clip: CLIPModel,  # trained in place
+    tokens: Tensor,  # n l, the captions
+    pictures: np.ndarray,  # n h w c uint8
+    steps: int = 1000,
+    batch: int = 96,
+    **options,  # of `fit`
+) -> list[float]:  # the loss at each step
+    """Contrastive training on captions and pictures."""
 
     def examples(g):
         i = picks(g, len(pictures), batch)
@@ -123,8 +49,14 @@ def train_clip(
     return fit(clip, clip_loss, examples, steps, lr=1e-3, weight_decay=0.01, **options)
 
 
-def train_vae(vae: AutoencoderKL, pictures: np.ndarray, steps: int = 5000, batch: int = 16, **options) -> list[float]:
-    """Training the autoencoder; at the end it gets the scale factor of its own latents."""
+def train_vae(
+    vae: AutoencoderKL,  # trained in place; at the end it has the scale factor of its own latents
+    pictures: np.ndarray,  # n h w c uint8
+    steps: int = 5500,
+    batch: int = 16,
+    **options,  # of `fit`
+) -> list[float]:  # the loss at each step
+    """Training the autoencoder to give back what it was shown."""
 
     def examples(g):
         i = picks(g, len(pictures), batch)
@@ -132,27 +64,133 @@ def train_vae(vae: AutoencoderKL, pictures: np.ndarray, steps: int = 5000, batch
 
     losses = fit(vae, vae_loss, examples, steps, lr=2e-3, betas=(0.9, 0.99), **options)
     vae.register_to_config(scaling_factor=1.0)
-    some = scenes.to_tensor(pictures[:1024])
-    vae.register_to_config(scaling_factor=scale_factor(encode(vae, some)))
+    vae.register_to_config(scaling_factor=scale_factor(encode(vae, scenes.to_tensor(pictures[:1024]))))
     return losses
 
 
 def train_unet(
-    unet: UNet2DConditionModel,
-    latents: Tensor,  # n c h w, scaled
-    text: Tensor,  # n l d, encoded captions
+    unet: UNet2DConditionModel,  # trained in place
+    latents: Tensor,  # n c h w, scaled: encoded once, before training
+    text: Tensor,  # n l d, the encoded captions
     empty: Tensor,  # 1 l d, the encoded empty prompt
-    steps: int = 3000,
+    steps: int = 3200,
     batch: int = 64,
     drop: float = 0.1,  # how often a caption is dropped
-    **options,
-) -> list[float]:
-    """Training the noise predictor on latents that were encoded once, and on encoded captions."""
+    **options,  # of `fit`
+) -> list[float]:  # the loss at each step
+    """Training the noise predictor: noisy latents, their step and their caption in, the noise out."""
 
     def examples(g):
         i, t = picks(g, len(latents), batch), torch.randint(1000, (batch,), generator=g)
         eps = torch.randn(latents[i].shape, generator=g)
-        dropped = drop_captions(text[i], empty, torch.rand(batch, generator=g) < drop)
-        return q_sample(latents[i], t, eps), t, eps, dropped
+        shown = drop_captions(text[i], empty, torch.rand(batch, generator=g) < drop)
+        return q_sample(latents[i], t, eps), t, eps, shown
 
     return fit(unet, diffusion_loss, examples, steps, lr=1e-3, warmup=100, average=True, **options)
+
+
+def train_judge(
+    judge: nn.Module,  # trained in place
+    pictures: np.ndarray,  # n h w c uint8
+    attributes: Tensor,  # n attributes, from `measure.answers`
+    steps: int = 2500,
+    batch: int = 64,
+    **options,  # of `fit`
+) -> list[float]:  # the loss at each step
+    """Training the judge of `sdlearn-measure` on real scenes, sharp and spoilt."""
+
+    def examples(g):
+        i = picks(g, len(pictures), batch)
+        return measure.spoil(scenes.to_tensor(pictures[i.numpy()]), g), attributes[i]
+
+    return fit(judge, measure.judge_loss, examples, steps, lr=2e-3, average=True, **options)
+
+
+# ---------------------------------------------------------------- the command
+
+
+def make_clip(out: Path, **options) -> None:
+    pictures, captions, _ = training_scenes()
+    tokenizer = new_tokenizer(captions)
+    clip = new_clip(tokenizer)
+    train_clip(clip, tokenize(tokenizer, captions), pictures, **options)
+    parts.save_clip(clip, tokenizer, out)
+
+
+def make_vae(out: Path, **options) -> None:
+    pictures, _, _ = training_scenes()
+    vae = new_vae()
+    train_vae(vae, pictures, **options)
+    parts.save_model(vae, out / "vae")
+
+
+def make_unet(out: Path, **options) -> None:
+    for part in ("text_encoder", "vae"):
+        if not (out / part).is_dir():
+            raise FileNotFoundError(f"{out / part} is missing: train clip and vae first, with the same --out")
+    tokenizer, text_encoder, vae = (
+        parts.load_part(kind, out, part)
+        for kind, part in (
+            (parts.CLIPTokenizer, "tokenizer"),
+            (parts.CLIPTextModel, "text_encoder"),
+            (AutoencoderKL, "vae"),
+        )
+    )
+    pictures, captions, _ = training_scenes()
+    device = parts.best_device()
+    with torch.no_grad():
+        text_encoder.to(device), vae.to(device)
+        chunks = [captions[i : i + 256] for i in range(0, len(captions), 256)]
+        text = torch.cat([encode_prompts(tokenizer, text_encoder, chunk).cpu() for chunk in chunks])
+        empty = encode_prompts(tokenizer, text_encoder, [""]).cpu()
+        latents = torch.cat([encode(vae, scenes.to_tensor(x)).cpu() for x in np.split(pictures, len(pictures) // 256)])
+    unet = new_unet()
+    train_unet(unet, latents, text, empty, **options)
+    parts.save_model(unet, out / "unet")
+    parts.save_index(out)
+
+
+def make_judge(out: Path, **options) -> None:
+    normal, held_out = training_scenes(), scenes.sample(SCENES // 8, seed=1, held_out=True)
+    judge = measure.Judge()
+    pictures = np.concatenate([normal[0], held_out[0]])
+    train_judge(judge, pictures, measure.answers(normal[2] + held_out[2]), **options)
+    parts.save_judge(judge, out / "judge")
+
+
+MAKE = {"clip": make_clip, "vae": make_vae, "unet": make_unet, "judge": make_judge}
+
+
+@call_parse(pos=["what"])
+def main(
+    what: str = "all",  # clip, vae, unet, judge (the one that measures), or all: clip, vae and unet
+    out: Path = Path("runs/mine"),  # directory for the trained parts; a StableDiffusionPipeline when all is done
+    steps: int = None,  # batches for each part, instead of the usual number
+    seed: int = 0,  # of the first weights and of all batches
+    precision: str = None,  # no or bf16; left out: bf16 where the processor has fast units for it
+    resume: bool = False,  # go on with a run that was stopped
+):
+    """Train the parts of a small Stable Diffusion on pictures that the course draws."""
+    chosen = ("clip", "vae", "unet") if what == "all" else (what,)
+    if not set(chosen) <= set(MAKE):
+        raise CliError(f'cannot train "{what}": choose one of {", ".join(MAKE)}, all')
+    if steps is not None and steps < 1:
+        raise CliError(f"--steps must be 1 or more; got {steps}")
+    if precision not in (None, "no", "bf16"):
+        raise CliError(f'--precision must be no or bf16; got "{precision}"')
+    options = {"seed": seed, "precision": precision or best_precision()} | ({"steps": steps} if steps else {})
+    checkpoints = {part: out / "checkpoints" / f"{part}.pt" for part in chosen}
+    if not resume and (begun := [part for part in chosen if checkpoints[part].exists() or (out / part).exists()]):
+        raise CliError(f"{out} already holds {' and '.join(begun)}: add --resume to go on, or give another --out")
+    for part, checkpoint in checkpoints.items():
+        if (out / part).exists():
+            print(f"{part} is trained already")
+            continue
+        print(f"training {part}")
+        torch.manual_seed(seed)
+        try:
+            MAKE[part](out, checkpoint=checkpoint, **options)
+        except (ValueError, OSError) as error:
+            raise CliError(str(error)) from error
+        checkpoint.unlink()
+    print(f"{' and '.join(chosen)} in {out}")

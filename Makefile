@@ -1,0 +1,64 @@
+# The commands of the course. The first call of any of them makes .venv and installs into it; later calls install nothing.
+
+PYTHON ?= python3
+PROMPT ?= a photograph of an astronaut riding a horse on the moon
+OUT ?= runs/mine
+NOTEBOOKS ?= notebooks/*.ipynb notebooks/solutions/*.ipynb
+LAB_ARGS ?=
+ARGS ?=
+export PROMPT
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+RIGHT_PYTHON = $(shell $(1) -c "import sys; print((3, 11) <= sys.version_info[:2] <= (3, 13))" 2>/dev/null)
+WRONG_PYTHON = sdlearn needs Python 3.11, 3.12 or 3.13; "$(PYTHON)" is something else. Name one with PYTHON=, as in: make lab PYTHON=python3.12
+
+# token and loopback stay as Jupyter has them; root, as in many containers, has to be allowed
+LAB = --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb --LabApp.news_url=None --log-level=WARN \
+	$(if $(filter 0,$(shell id -u)),--allow-root)
+NBCONVERT = --to notebook --execute --inplace --ExecutePreprocessor.timeout=600 \
+	--ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.record_timing=False \
+	--ExecutePreprocessor.coalesce_streams=True
+
+.PHONY: help lab draw test train measure notebooks
+
+help:
+	@echo "make lab                 JupyterLab on the first lesson (LAB_ARGS= for more options)"
+	@echo "make draw PROMPT=\"...\"   a picture from a prompt"
+	@echo "make train               train a model of your own into $(OUT) (ARGS= for more options)"
+	@echo "make measure             how often a picture shows what its prompt said (ARGS= for more options)"
+	@echo "make test                style, tests, every lesson and every solution"
+	@echo "make notebooks           run every lesson and solution again and store the outputs"
+
+lab: $(STAMP)
+	@echo "Opening JupyterLab. To stop it, press Ctrl-C here twice."
+	@$(PY) -m jupyterlab $(LAB) $(LAB_ARGS)
+
+draw: $(STAMP)
+	@$(VENV)/bin/sdlearn-draw "$$PROMPT" $(ARGS)
+
+train: $(STAMP)
+	@$(VENV)/bin/sdlearn-train all --out $(OUT) $(ARGS)
+
+measure: $(STAMP)
+	@$(VENV)/bin/sdlearn-measure $(ARGS)
+
+test: $(STAMP)
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check sdlearn tests
+	$(PY) -m pytest
+	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
+
+notebooks: $(STAMP)
+	$(PY) -m nbconvert $(NBCONVERT) $(NOTEBOOKS)
+
+$(PY):
+	$(if $(filter True,$(call RIGHT_PYTHON,$(PYTHON))),,$(error $(WRONG_PYTHON)))
+	@echo "Making $(VENV) and installing the course into it. This happens once and takes some minutes."
+	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(STAMP): $(PY) pyproject.toml constraints.txt
+	@$(PY) -m pip install -c constraints.txt -e .
+	@touch $(STAMP)

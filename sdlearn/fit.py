@@ -1,0 +1,119 @@
+"""One training loop for every part of the model.
+
+Nothing is drawn from a global random state: what step i trains on depends on the seed and on i
+alone, so a run that was killed and goes on from its last checkpoint ends with the same weights.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm import tqdm
+
+
+class Objective(nn.Module):
+    """A model and its loss as one module, so that every way to the loss is a `forward` that accelerate sees."""
+
+    def __init__(self, model: nn.Module, loss: Callable[..., Tensor]):
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, *batch: Tensor) -> Tensor:
+        return self.loss(self.model, *batch)
+
+
+def fit(
+    model: nn.Module,  # trained in place
+    loss: Callable[..., Tensor],  # loss(model, *batch) -> scalar
+    examples: Callable[[torch.Generator], tuple[Tensor, ...]],  # draws one batch, with its noise
+    steps: int,  # how many batches
+    lr: float,  # highest learning rate: warms up, then falls by a cosine
+    seed: int = 0,  # the same seed gives the same batches
+    warmup: int = 50,  # steps
+    betas: tuple[float, float] = (0.9, 0.999),  # AdamW's
+    weight_decay: float = 0.0,  # AdamW's
+    average: bool = False,  # end with the moving average of the weights (EMA)
+    precision: str = "no",  # "bf16" computes in half the bits, where the processor is quick at it
+    checkpoint: Path | None = None,  # a file to save to every `every` steps, and to go on from where it exists
+    every: int = 100,  # steps between checkpoints
+    progress: Callable[[Iterable], Iterable] = tqdm,  # wraps the steps, to show how far it is
+) -> list[float]:  # the loss at each step
+    """Train a model with AdamW (arXiv 1711.05101), gradients cut to norm 1, a rate that falls by a cosine.
+
+    Raises ValueError at a loss that is not a number (the last checkpoint stays as it was), and for a
+    checkpoint of a run with other steps, seed or learning rate.
+    """
+    accelerator = Accelerator(mixed_precision=precision)
+    optimizer = torch.optim.AdamW(model.parameters(), lr, betas, weight_decay=weight_decay)
+    objective, optimizer = accelerator.prepare(Objective(model, loss), optimizer)
+    ema = EMAModel(model.parameters(), decay=0.999) if average else None
+    run = Run(checkpoint, {"steps": steps, "seed": seed, "lr": lr, "precision": precision}, model, optimizer, ema)
+    losses = run.resume()
+    plain_attention = precision == "bf16" and accelerator.device.type == "cpu"  # the fused one is slow there
+    model.train()
+    bar = progress(range(len(losses), steps)) if accelerator.is_main_process else range(len(losses), steps)
+    for step in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = lr * min(1, (step + 1) / (warmup + 1)) * (1 + math.cos(math.pi * step / steps)) / 2
+        batch = examples(torch.Generator().manual_seed(seed * 1_000_003 + step))
+        mine = slice(accelerator.process_index, None, accelerator.num_processes)
+        with sdpa_kernel(SDPBackend.MATH) if plain_attention else nullcontext():
+            value = objective(*(x[mine].to(accelerator.device) for x in batch))
+            accelerator.backward(value)
+        losses.append(accelerator.reduce(value.detach(), "mean").item())
+        if not math.isfinite(losses[-1]):
+            raise ValueError(f"the loss is {losses[-1]} at step {step}: try a learning rate below {lr}")
+        accelerator.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if ema:
+            ema.step(model.parameters())
+        if hasattr(bar, "set_postfix_str"):
+            bar.set_postfix_str(f"loss {sum(losses[-50:]) / len(losses[-50:]):.4f}", refresh=False)
+        if accelerator.is_main_process and ((step + 1) % every == 0 or step + 1 == steps):
+            run.save(losses)
+    if ema:
+        ema.copy_to(model.parameters())
+    model.eval()
+    return losses
+
+
+def best_precision() -> str:  # as `fit` takes it
+    """bf16 where there are fast units for it (a recent GPU, or AMX in the CPU), else full precision."""
+    gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if gpu or torch.cpu._is_amx_tile_supported() else "no"
+
+
+class Run:
+    """The checkpoint of one training; without a file it does nothing."""
+
+    def __init__(self, file: Path | None, settings: dict, model: nn.Module, optimizer, ema: EMAModel | None):
+        self.file, self.settings = file, settings
+        self.states = {"model": model, "optimizer": optimizer} | ({"ema": ema} if ema else {})
+
+    def save(self, losses: list[float]) -> None:
+        """Everything that the run needs to go on; the old file is replaced only when the new one is whole."""
+        if self.file:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            new = self.file.with_suffix(".part")
+            state = {name: thing.state_dict() for name, thing in self.states.items()}
+            torch.save(state | {"losses": losses, "settings": self.settings}, new)
+            os.replace(new, self.file)
+
+    def resume(self) -> list[float]:  # the losses so far
+        """Put model, optimizer and average back to where the run last saved."""
+        if not self.file or not self.file.exists():
+            return []
+        state = torch.load(self.file, map_location="cpu", weights_only=True)
+        if state["settings"] != self.settings:
+            raise ValueError(f"{self.file} belongs to a run with {state['settings']}, not {self.settings}: remove it")
+        for name, thing in self.states.items():
+            thing.load_state_dict(state[name])
+        return state["losses"]

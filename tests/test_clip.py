@@ -1,0 +1,286 @@
+"""Lesson 1: the tokenizer, the towers and the contrastive loss have the properties that the lesson promises."""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tokenizers.pre_tokenizers import ByteLevel
+
+from sdlearn import parts, scenes
+from sdlearn.checks import check_class_vectors, check_fair_loss, check_similarity
+from sdlearn.clip import (
+    LENGTH,
+    byte_letters,
+    clip_loss,
+    contrastive_loss,
+    embed_pictures,
+    embed_text,
+    learn_merges,
+    merge,
+    new_clip,
+    new_tokenizer,
+    retrieval,
+    tokenize,
+)
+
+PROMPT = "a photograph of an astronaut riding a horse on the moon"
+
+
+@pytest.fixture(scope="module")
+def some():
+    """Eight scenes with captions that all differ."""
+    pictures, captions, _ = scenes.sample(8, seed=3)
+    assert len(set(captions)) == 8
+    return scenes.to_tensor(pictures), captions
+
+
+@pytest.fixture(scope="module")
+def tok():
+    return new_tokenizer(scenes.sample(300, seed=1)[1])
+
+
+@pytest.fixture(scope="module")
+def clip(tok):
+    torch.manual_seed(0)
+    return new_clip(tok).eval().requires_grad_(False)
+
+
+def unit(*shape, seed):
+    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+# ---------------------------------------------------------------- tokenizer
+
+
+def test_merges_of_the_paper():
+    words = Counter({"low": 5, "lower": 2, "newest": 6, "widest": 3})
+    assert learn_merges(words, 3) == [("e", "s"), ("es", "t</w>"), ("l", "o")]
+
+
+def test_merge_joins_every_occurrence_and_no_letter_twice():
+    assert merge(("a", "b", "a", "b", "c"), ("a", "b")) == ("ab", "ab", "c")
+    assert merge(("a", "a", "a"), ("a", "a")) == ("aa", "a")
+    assert merge(("a",), ("a", "a")) == ("a",)
+
+
+def test_enough_merges_make_every_word_one_piece(tok):
+    captions = scenes.sample(300, seed=1)[1]
+    for word in {word for text in captions for word in text.split()}:
+        assert tok.tokenize(word) == [word + "</w>"]
+
+
+@pytest.mark.parametrize("word", ["motorhorse", "unicorn", "moonmoon", "z"])
+def test_tokenizer_applies_the_merges_in_order(tok, word):
+    pieces = (*word[:-1], word[-1] + "</w>")
+    for pair in learn_merges(Counter(w for t in scenes.sample(300, seed=1)[1] for w in t.split()), 1000):
+        pieces = merge(pieces, pair)
+    assert tok.tokenize(word) == list(pieces)
+
+
+def test_byte_letters_are_the_librarys():
+    assert len(byte_letters()) == 256
+    assert set(byte_letters()) == set(ByteLevel.alphabet())
+    letters = ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str("é €\n")[0][0]
+    assert letters == "".join(byte_letters()[b] for b in "é €\n".encode())
+
+
+@pytest.mark.parametrize("text", ["a café", "ein bär", "馬", "🐎 riding", "don't!", "Horse, HORSE"])
+def test_any_text_has_tokens_and_none_is_unknown(tok, text):
+    ids = tok(text).input_ids
+    assert tok.unk_token_id not in ids[1:-1]
+    assert tok.decode(ids[1:-1]).replace(" ", "") == text.lower().replace(" ", "")
+
+
+def test_tokenize_fills_and_cuts(tok):
+    tokens = tokenize(tok, ["", PROMPT, PROMPT + " and" * 40])
+    assert tokens.shape == (3, LENGTH)
+    assert (tokens[:, 0] == tok.bos_token_id).all()
+    assert (tokens[:, -1] == tok.eos_token_id).all()
+    assert (tokens[0, 1:] == tok.eos_token_id).all()
+    assert (tokens[2, 1:-1] != tok.eos_token_id).all()
+
+
+# ---------------------------------------------------------------- towers
+
+
+def test_sizes_agree(tok, clip):
+    text = clip.config.text_config
+    assert text.vocab_size == len(tok)
+    assert text.max_position_embeddings == tok.model_max_length == LENGTH
+    assert (text.bos_token_id, text.eos_token_id) == (tok.bos_token_id, tok.eos_token_id)
+    assert text.eos_token_id != 2  # which would switch to an old pooling
+
+
+def test_embeddings_have_length_one_and_are_the_librarys(clip, tok, some):
+    pictures, captions = some
+    tokens = tokenize(tok, captions)
+    theirs = clip(input_ids=tokens, pixel_values=pictures)
+    torch.testing.assert_close(embed_text(clip, tokens), theirs.text_embeds)
+    torch.testing.assert_close(embed_pictures(clip, pictures), theirs.image_embeds)
+    torch.testing.assert_close(embed_text(clip, tokens).norm(dim=-1), torch.ones(8))
+
+
+def test_the_filling_after_the_end_changes_nothing(clip, tok):
+    short = tok(PROMPT, return_tensors="pt").input_ids
+    torch.testing.assert_close(embed_text(clip, short), embed_text(clip, tokenize(tok, [PROMPT])))
+
+
+# ---------------------------------------------------------------- loss
+
+
+def test_loss_is_the_librarys(clip, tok, some):
+    pictures, captions = some
+    tokens = tokenize(tok, captions)
+    theirs = clip(input_ids=tokens, pixel_values=pictures, return_loss=True).loss
+    torch.testing.assert_close(clip_loss(clip, pictures, tokens), theirs)
+
+
+def test_loss_is_the_mean_log_probability_of_the_right_answer():
+    text, pictures, scale = unit(5, 6, seed=1), unit(5, 6, seed=2), 3.0
+    total = 0
+    for i in range(5):
+        s = [scale * float(text[i] @ pictures[j]) for j in range(5)]
+        u = [scale * float(text[j] @ pictures[i]) for j in range(5)]
+        total -= s[i] - math.log(sum(map(math.exp, s))) + u[i] - math.log(sum(map(math.exp, u)))
+    got = contrastive_loss(text, pictures, torch.tensor(scale).log())
+    torch.testing.assert_close(got, torch.tensor(total / 10))
+
+
+def test_loss_at_its_ends():
+    text, pictures = unit(7, 4, seed=1), unit(7, 4, seed=2)
+    blind = contrastive_loss(text, pictures, torch.tensor(-50.0))  # scale 0
+    torch.testing.assert_close(blind, torch.tensor(math.log(7)))
+    assert contrastive_loss(text, text, torch.tensor(1000.0).log()) < 1e-4  # perfect, and sure of it
+    torch.testing.assert_close(
+        contrastive_loss(text, pictures, torch.tensor(1.0)), contrastive_loss(pictures, text, torch.tensor(1.0))
+    )
+
+
+def test_loss_pulls_the_right_pairs_and_pushes_the_others():
+    text, pictures = unit(6, 4, seed=1), unit(6, 4, seed=2)
+    similarity = (text @ pictures.T).requires_grad_()
+    contrastive_loss(similarity, torch.eye(6), torch.tensor(1.0)).backward()
+    right = torch.eye(6, dtype=torch.bool)
+    assert (similarity.grad[right] < 0).all() and (similarity.grad[~right] > 0).all()
+
+
+def test_equal_captions_are_not_negatives():
+    text = torch.eye(4)[[0, 0, 1, 2]]
+    same, log_scale = (text @ text.T) == 1, torch.tensor(100.0).log()
+    torch.testing.assert_close(contrastive_loss(text, text, log_scale), torch.tensor(math.log(2) / 2))
+    assert contrastive_loss(text, text, log_scale, same) < 1e-6
+    alone = torch.eye(4, dtype=torch.bool)
+    torch.testing.assert_close(contrastive_loss(text, text, log_scale, alone), contrastive_loss(text, text, log_scale))
+
+
+def test_clip_loss_finds_the_equal_captions(clip, tok, some):
+    pictures, captions = some
+    tokens = tokenize(tok, captions)
+    assert clip_loss(clip, pictures, tokens[:1].expand(8, -1)) < 1e-6  # nobody is left to be confused with
+    twice = tokens[[0, 0, *range(2, 8)]]
+    naive = clip(input_ids=twice, pixel_values=pictures, return_loss=True).loss
+    assert clip_loss(clip, pictures, twice) < naive
+
+
+def test_loss_says_which_shapes_it_wants():
+    with pytest.raises(ValueError, match=r"\(b, d\); got \(3, 4\), \(2, 4\)"):
+        contrastive_loss(torch.ones(3, 4), torch.ones(2, 4), torch.tensor(0.0))
+
+
+def test_eight_pairs_are_learnt_by_heart(tok, some):
+    pictures, captions = some
+    tokens = tokenize(tok, captions)
+    torch.manual_seed(0)
+    clip = new_clip(tok)
+    optimizer = torch.optim.AdamW(clip.parameters(), 1e-3)
+    for _ in range(40):
+        loss = clip_loss(clip, pictures, tokens)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.1
+    assert retrieval(clip, pictures, tokens) == 1
+    assert retrieval(clip, pictures, tokens.roll(1, 0)) == 0
+
+
+# ---------------------------------------------------------------- the shipped model
+
+
+def test_shipped_text_encoder_is_the_clips():
+    text_encoder, clip = parts.load("mini", "cpu").text_encoder, parts.load_clip()
+    for name, weight in clip.text_model.state_dict().items():
+        torch.testing.assert_close(weight, text_encoder.state_dict()[name], rtol=0, atol=0)
+
+
+def test_shipped_clip_finds_captions_it_has_never_seen():
+    pictures, captions, _ = scenes.sample(64, seed=7)
+    tokens = tokenize(parts.load_tokenizer(), captions)
+    assert retrieval(parts.load_clip(), scenes.to_tensor(pictures), tokens) > 0.7
+
+
+# ---------------------------------------------------------------- exercises
+
+
+def raises(*_):
+    raise NotImplementedError
+
+
+def fair(text, pictures, log_scale, same, fill=float("-inf"), diagonal=False):
+    twins = same if diagonal else same & ~torch.eye(len(text), dtype=torch.bool)
+    logits = (log_scale.exp() * text @ pictures.T).masked_fill(twins, fill)
+    right = torch.arange(len(text))
+    return F.cross_entropy(logits, right), F.cross_entropy(logits.T, right)
+
+
+def vectors(clip, tokenizer, sentences):
+    return [embed_text(clip, tokenize(tokenizer, some)) for some in sentences]
+
+
+CASES = [
+    (check_similarity, raises, "1.1 not tried yet"),
+    (check_similarity, lambda t, p: F.cosine_similarity(t[:, None], p[None], dim=-1), "1.1 ok"),
+    (check_similarity, lambda t, p: None, "return"),
+    (check_similarity, lambda t, p: t @ p.T, "dot products"),
+    (check_similarity, lambda t, p: F.normalize(p, dim=-1) @ F.normalize(t, dim=-1).T, "other way round"),
+    (check_similarity, lambda t, p: F.normalize(t, dim=0) @ F.normalize(p, dim=0).T, "dim=-1"),
+    (check_similarity, lambda t, p: F.normalize(t, dim=-1) @ p.T, "only the captions"),
+    (check_similarity, lambda t, p: (t @ p.T).diag(), "wanted shape (3, 4)"),
+    (check_fair_loss, raises, "1.2 not tried yet"),
+    (check_fair_loss, lambda *a: sum(fair(*a)) / 2, "1.2 ok"),
+    (check_fair_loss, lambda *a: sum(fair(*a)), "averaged, not added"),
+    (check_fair_loss, lambda *a: fair(*a)[0], "each picture must find its caption"),
+    (check_fair_loss, lambda *a: fair(*a)[1], "each caption must find its picture"),
+    (check_fair_loss, lambda t, p, s, same: contrastive_loss(t, p, s), "twins are still in it"),
+    (check_fair_loss, lambda t, p, s, same: sum(fair(t, p, s.log(), same)) / 2, "use its exponential"),
+    (check_fair_loss, lambda t, p, s, same: sum(fair(t, p, -s, same)) / 2, "multiply by the scale"),
+    (check_fair_loss, lambda *a: sum(fair(*a, fill=0.0)) / 2, "masked 0"),
+    (check_fair_loss, lambda *a: sum(fair(*a, diagonal=True)) / 2, "not a finite number"),
+    (check_class_vectors, raises, "1.3 not tried yet"),
+    (check_class_vectors, lambda *a: F.normalize(torch.stack([v.sum(0) for v in vectors(*a)]), dim=-1), "1.3 ok"),
+    (check_class_vectors, lambda *a: torch.stack([v.mean(0) for v in vectors(*a)]), "normalise once more"),
+    (check_class_vectors, lambda *a: torch.stack([v[0] for v in vectors(*a)]), "the first sentence"),
+    (check_class_vectors, lambda *a: torch.cat(vectors(*a)).mean(0), "one vector for each class"),
+    (check_class_vectors, lambda *a: vectors(*a), "wanted a tensor; got list"),
+    (
+        check_class_vectors,
+        lambda c, k, s: F.normalize(
+            torch.stack([c.get_text_features(tokenize(k, some)).pooler_output.mean(0) for some in s]), dim=-1
+        ),
+        "before you average",
+    ),
+]
+
+
+@pytest.mark.parametrize(("check", "answer", "said"), CASES)
+def test_checks_say_what_is_wrong(check, answer, said, capsys):
+    assert check(answer) is None
+    out = capsys.readouterr().out
+    assert said in out
+    assert len(out.splitlines()) == 1
+
+
+def test_a_crash_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        check_similarity(lambda text, pictures: 1 / 0)

@@ -1,0 +1,82 @@
+"""`sdlearn-draw`: a prompt in, a PNG out; what is odd about the prompt is said, and a picture comes all the same."""
+
+import numpy as np
+import pytest
+from fastcore.script import CliError
+from PIL import Image
+
+from sdlearn import draw, parts, scenes
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return parts.load_tokenizer()
+
+
+def test_the_command_writes_a_picture_and_prints_its_path(tmp_path, capsys):
+    out = tmp_path / "cat.png"
+    draw.main("a cat riding a red horse", n=2, steps=2, out=out)
+    assert Image.open(out).size == (128, 64)
+    assert capsys.readouterr().out == f"{out}\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["cat.png"]
+
+
+def test_the_same_seed_paints_the_same_picture_and_another_seed_another():
+    one, same, other = (np.asarray(draw.draw("a cat", steps=2, seed=seed)) for seed in (1, 1, 2))
+    assert (one == same).all()
+    assert (one != other).any()
+
+
+def test_the_empty_prompt_paints_something():
+    assert draw.draw("", steps=1).size == (64, 64)
+
+
+def test_every_word_of_a_caption_is_known(tokenizer):
+    for caption in scenes.sample(300, seed=4)[1]:
+        assert draw.advise(tokenizer, caption) == []
+
+
+@pytest.mark.parametrize("word", ["unicorn", "Zebra", "straße", "b"])
+def test_a_word_never_seen_is_named_with_those_that_are(tokenizer, word):
+    (advice,) = draw.advise(tokenizer, f"a cat riding a {word}")
+    assert advice.startswith(f"this model has never seen: {word.lower()}. It knows: photograph, painting, postcard;")
+    assert "sitting on" in advice
+
+
+def test_a_large_vocabulary_is_not_second_guessed():
+    class Large:
+        def get_vocab(self):
+            return dict.fromkeys(map(str, range(49_408)))
+
+    assert draw.unknown_words(Large(), "a unicorn") == []
+
+
+def test_a_prompt_over_the_limit_says_what_was_cut_off(tokenizer):
+    (advice,) = draw.advise(tokenizer, "a cat riding a horse " * 5)
+    assert advice.startswith('the prompt is over 22 tokens; this was cut off: "')
+    assert advice.endswith('horse"')
+
+
+def test_a_warning_does_not_keep_the_picture_from_coming():
+    with pytest.warns(UserWarning, match="never seen: unicorn"):
+        assert draw.draw("a cat riding a unicorn", steps=1).size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps must be 1 or more; got 0"),
+        ({"n": 0}, "n must be 1 or more; got 0"),
+        ({"scheduler": "magic"}, 'unknown scheduler "magic": choose one of ddim'),
+        ({"model": "magic"}, 'no model "magic": give "mini", a directory, or a hub name'),
+    ],
+)
+def test_settings_that_cannot_be_met_say_what_is_allowed(settings, message, tmp_path):
+    with pytest.raises(CliError, match=message):
+        draw.main("a cat", out=tmp_path / "x.png", **settings)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(CliError, match="nowhere"):
+        draw.main("a cat", steps=1, out=tmp_path / "nowhere" / "x.png")

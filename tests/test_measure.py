@@ -1,0 +1,114 @@
+"""The judge and its figures."""
+
+import json
+
+import pytest
+import torch
+from fastcore.script import CliError
+
+from sdlearn import measure, parts, scenes
+from sdlearn.scenes import WORDS
+
+
+@pytest.fixture(scope="module")
+def judge():
+    return measure.load_judge()
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_the_judge_reads_real_scenes_in_all_attributes(judge, held_out):
+    pictures, _, attributes = scenes.sample(512, seed=777, held_out=held_out)
+    shares = measure.shares(judge, scenes.to_tensor(pictures), attributes)
+    assert shares["all"] >= 0.99
+    assert set(shares) == {*WORDS, "all"}
+
+
+def test_the_judge_sees_what_is_wrong(judge):
+    pictures, _, attributes = scenes.sample(64, seed=778)
+    other = [scene | {"colour": WORDS["colour"][WORDS["colour"].index(scene["colour"]) - 1]} for scene in attributes]
+    shares = measure.shares(judge, scenes.to_tensor(pictures), other)
+    assert shares["colour"] < 0.05
+    assert shares["all"] < 0.05
+    assert shares["mount"] > 0.95
+
+
+def test_only_what_the_caption_names_is_judged():
+    assert measure.named("an astronaut riding a horse") == {
+        "subject": "astronaut",
+        "action": "riding",
+        "mount": "horse",
+    }
+    assert measure.named("a cat beside a red turtle in the snow") == {
+        "subject": "cat",
+        "action": "standing next to",
+        "colour": "red",
+        "mount": "turtle",
+        "place": "in the snow",
+    }
+
+
+def test_named_finds_in_a_caption_what_the_scene_says():
+    _, captions, attributes = scenes.sample(200, seed=3)
+    for caption, scene in zip(captions, attributes, strict=True):
+        found = measure.named(caption)
+        assert found.items() <= scene.items()
+        assert {"subject", "action", "mount"} <= set(found)
+
+
+def test_shares_count_only_what_was_asked(judge):
+    pictures, _, attributes = scenes.sample(2, seed=1)
+    wanted = [{"mount": attributes[0]["mount"]}, {"subject": "nobody"}]
+    shares = measure.shares(judge, scenes.to_tensor(pictures), wanted)
+    assert shares == {"mount": 1.0, "subject": 0.0, "all": 0.5}
+
+
+def test_spoilt_pictures_keep_shape_and_range_and_follow_the_generator():
+    pictures = scenes.to_tensor(scenes.sample(8, seed=0)[0])
+    one, same = (measure.spoil(pictures, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert one.shape == pictures.shape
+    assert one.abs().max() <= 1
+    assert torch.equal(one, same)
+    assert not torch.equal(one, pictures)
+
+
+def test_the_judge_learns_a_tiny_batch_by_heart():
+    torch.manual_seed(0)
+    judge = measure.Judge()
+    pictures, _, attributes = scenes.sample(8, seed=0)
+    x, y = scenes.to_tensor(pictures), measure.answers(attributes)
+    optimizer = torch.optim.AdamW(judge.parameters(), 2e-3)
+    for _ in range(60):
+        loss = measure.judge_loss(judge, x, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert measure.shares(judge, x, attributes)["all"] == 1
+
+
+def test_the_command_prints_a_table_and_writes_the_figures(tmp_path, capsys):
+    file = tmp_path / "figures.json"
+    measure.main(n=8, steps=2, json=file)
+    out = capsys.readouterr().out
+    figures = json.loads(file.read_text())
+    assert {"real, seen", "through the VAE, held-out", "painted, seen", "painted, held-out", "clip"} <= set(figures)
+    assert "painted, held-out" in out
+    assert "CLIP finds the caption, seen" in out
+
+
+def test_a_missing_judge_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="judge.* is missing"):
+        measure.load_judge(tmp_path)
+
+
+def test_nonsense_is_refused():
+    with pytest.raises(CliError, match="--n and --steps must be 1 or more"):
+        measure.main(n=0)
+
+
+def test_a_model_that_is_not_there_is_refused():
+    with pytest.raises(CliError, match='no model "nobody"'):
+        measure.main(model="nobody")
+
+
+def test_the_judge_is_not_the_model_under_test():
+    assert measure.load_judge(parts.MINI).state_dict().keys() == measure.Judge().state_dict().keys()

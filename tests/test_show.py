@@ -1,0 +1,85 @@
+"""Pictures for the lessons: every pixel where it belongs, nothing blurred."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sdlearn import scenes, show
+
+
+def pixels(figure):
+    """What a figure looks like on a page."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=show.DPI)
+    return np.asarray(Image.open(file).convert("RGB"))
+
+
+@pytest.mark.parametrize("zoom", [1, 2, 3])
+def test_a_sheet_shows_every_pixel_as_a_square_of_its_own(zoom):
+    pictures = scenes.sample(3, seed=0)[0]
+    page = pixels(show.sheet(pictures, columns=3, zoom=zoom))
+    for i, picture in enumerate(pictures):
+        large = np.kron(picture, np.ones((zoom, zoom, 1), np.uint8))
+        x = i * (64 * zoom + 6)
+        part = page[4:, x : x + 64 * zoom][: 64 * zoom]
+        assert (part == large).mean() > 0.99
+
+
+def test_tensors_and_pictures_look_the_same():
+    pictures = scenes.sample(2, seed=0)[0]
+    assert (pixels(show.sheet(pictures)) == pixels(show.sheet(scenes.to_tensor(pictures)))).all()
+
+
+def test_long_titles_are_wrapped_between_words():
+    assert show.wrap("a cat riding a red horse", 10) == "a cat\nriding a\nred horse"
+    assert show.wrap("unbelievable", 5) == "unbelievable"
+
+
+def test_channels_show_minus_three_black_and_three_white():
+    latents = torch.full((1, 2, 8, 8), -3.0)
+    latents[:, 1] = 3
+    page = pixels(show.channels(latents, zoom=10))
+    assert page[-40, 40].max() <= 1
+    assert page[-40, 126].min() >= 253
+
+
+def test_an_overlay_is_bright_where_the_word_was_looked_at():
+    white = np.full((64, 64, 3), 255, np.uint8)
+    maps = torch.zeros(1, 8, 8)
+    maps[0, :, 4:] = 1
+    page = pixels(show.overlay(white, maps, ["right"], zoom=1))
+    row = page[-32]
+    assert row[10].max() < 80
+    assert row[50].min() > 250
+
+
+@pytest.mark.parametrize("band", [None, (0.1, 0.2)])
+def test_a_curve_has_as_many_points_as_steps(band):
+    figure = show.curve([1 / (i + 1) for i in range(100)], band)
+    assert len(figure.axes[0].lines[0].get_xdata()) == 100
+
+
+def test_matrix_writes_its_numbers():
+    figure = show.matrix(torch.eye(2), ["a", "b"], ["c", "d"])
+    assert sorted(text.get_text() for text in figure.axes[0].texts) == ["0.00", "0.00", "1.00", "1.00"]
+
+
+def test_a_film_leaves_a_strip_and_a_slider(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda *things: shown.extend(things))
+    show.film(scenes.sample(20, seed=0)[0], columns=5)
+    strip, slider = shown[:2]
+    assert len(strip.axes) == 5
+    assert slider.max == 19
+    slider.value = 7  # a callback that raises would raise here
+
+
+def test_the_bar_names_no_time(capsys):
+    assert list(show.progress(range(3))) == [0, 1, 2]
+    out = capsys.readouterr()
+    assert "3/3" in out.out
+    assert ":" not in out.out
+    assert out.err == ""

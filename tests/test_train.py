@@ -1,0 +1,148 @@
+"""The one training loop: it learns, resumes to the same weights after SIGKILL, and refuses nonsense in one line."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from fastcore.script import CliError
+
+from sdlearn import train
+from sdlearn.fit import fit
+from sdlearn.unet import diffusion_loss, new_unet
+
+HERE = Path(__file__).parent
+
+
+def unet_run(checkpoint: Path | None, steps: int = 12, seed: int = 3) -> dict[str, torch.Tensor]:
+    """A short training of the real U-Net on noise, saved at every second step."""
+    torch.manual_seed(0)
+    unet = new_unet()
+
+    def examples(g):
+        t = torch.randint(1000, (2,), generator=g)
+        return torch.randn(2, 4, 8, 8, generator=g), t, torch.randn(2, 4, 8, 8, generator=g), torch.zeros(2, 3, 128)
+
+    options = {"average": True, "checkpoint": checkpoint, "every": 2, "progress": iter}
+    fit(unet, diffusion_loss, examples, steps, lr=1e-3, seed=seed, warmup=3, **options)
+    return unet.state_dict()
+
+
+def wait_for(done, process):
+    """Until something is true; fail when the process ends before."""
+    while not done():
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+
+
+def test_a_run_killed_twice_ends_with_the_weights_of_one_that_was_not(tmp_path):
+    checkpoint = tmp_path / "unet.pt"
+    command = [
+        sys.executable,
+        "-c",
+        f"import test_train, pathlib; test_train.unet_run(pathlib.Path({str(checkpoint)!r}))",
+    ]
+    written = 0
+    for _ in range(2):  # killed right after a checkpoint, or while the next one is being written
+        process = subprocess.Popen(command, cwd=HERE)
+        wait_for(lambda before=written: checkpoint.exists() and checkpoint.stat().st_mtime_ns > before, process)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        written = checkpoint.stat().st_mtime_ns
+    assert len(torch.load(checkpoint)["losses"]) < 12, "killed too late to prove anything"
+    resumed, straight = unet_run(checkpoint), unet_run(None)
+    for name in straight:
+        torch.testing.assert_close(resumed[name], straight[name], rtol=0, atol=0, msg=name)
+
+
+def test_a_half_written_checkpoint_is_not_taken_for_a_whole_one(tmp_path):
+    checkpoint = tmp_path / "unet.pt"
+    unet_run(checkpoint, steps=2)
+    before = checkpoint.read_bytes()
+    checkpoint.with_suffix(".part").write_bytes(before[:1000])
+    unet_run(checkpoint, steps=2)
+    assert checkpoint.read_bytes() == before
+
+
+def linear_run(target: float = 0.5, lr: float = 0.05, **options):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 1)
+
+    def examples(g):
+        x = torch.randn(32, 4, generator=g)
+        return x, x.sum(1, keepdim=True) * target
+
+    losses = train.fit(
+        model, lambda m, x, y: (m(x) - y).square().mean(), examples, 200, lr=lr, progress=iter, **options
+    )
+    return model, losses
+
+
+def test_fit_finds_the_line_that_made_the_data():
+    model, losses = linear_run()
+    torch.testing.assert_close(model.weight.data, torch.full((1, 4), 0.5), atol=1e-3, rtol=0)
+    assert losses[-1] < 1e-4 < losses[0]
+
+
+def test_the_seed_decides_the_batches():
+    assert linear_run(seed=1)[1] == linear_run(seed=1)[1] != linear_run(seed=2)[1]
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(tmp_path):
+    checkpoint = tmp_path / "line.pt"
+    linear_run(checkpoint=checkpoint)
+    before = checkpoint.read_bytes()
+    state = torch.load(checkpoint)
+    torch.save(state | {"losses": state["losses"][:-1]}, checkpoint)  # one step is still to come
+    before = checkpoint.read_bytes()
+    with pytest.raises(ValueError, match="the loss is nan at step 199: try a learning rate below"):
+        linear_run(target=float("nan"), checkpoint=checkpoint)
+    assert checkpoint.read_bytes() == before
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    checkpoint = tmp_path / "line.pt"
+    linear_run(checkpoint=checkpoint)
+    with pytest.raises(ValueError, match="belongs to a run with"):
+        linear_run(checkpoint=checkpoint, seed=9)
+
+
+@pytest.fixture
+def small_world(monkeypatch):
+    monkeypatch.setattr(train, "SCENES", 512)
+
+
+def test_all_parts_from_one_command_make_a_pipeline(tmp_path, small_world, capsys):
+    from sdlearn import parts, sampling
+
+    out = tmp_path / "mine"
+    train.main("all", out=out, steps=2)
+    picture = sampling.text_to_image(parts.load(out, "cpu"), "a cat riding a horse", steps=2)
+    assert picture.shape == (1, 3, 64, 64)
+    assert not list((out / "checkpoints").iterdir())
+    with pytest.raises(CliError, match="already holds clip and vae and unet: add --resume to go on"):
+        train.main("all", out=out, steps=2)
+    train.main("all", out=out, steps=2, resume=True)
+    assert "unet is trained already" in capsys.readouterr().out
+
+
+def test_the_noise_predictor_needs_the_other_parts_first(tmp_path):
+    with pytest.raises(CliError, match="text_encoder is missing: train clip and vae first"):
+        train.main("unet", out=tmp_path, steps=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"what": "gan"}, 'cannot train "gan": choose one of clip, vae, unet, judge, all'),
+        ({"steps": 0}, "--steps must be 1 or more; got 0"),
+    ],
+)
+def test_the_command_says_what_is_allowed(arguments, message, tmp_path):
+    with pytest.raises(CliError, match=message):
+        train.main(out=tmp_path, **arguments)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,308 @@
+"""Lesson 4: the U-Net's parts against the library, its loss, its attention, and the checks of the exercises."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from diffusers.models.embeddings import Timesteps
+from torch.testing import assert_close
+
+from sdlearn import checks
+from sdlearn.fit import fit
+from sdlearn.unet import AttentionMaps, attention, diffusion_loss, drop_captions, new_unet, time_embedding
+
+
+@pytest.fixture(scope="module")
+def unet():
+    torch.manual_seed(0)
+    return new_unet().eval().requires_grad_(False)
+
+
+def example(b=2, seed=0):  # x_t, t, eps, text
+    g = torch.Generator().manual_seed(seed)
+    t = torch.randint(1000, (b,), generator=g)
+    x_t, eps = (torch.randn(b, 4, 8, 8, generator=g) for _ in range(2))
+    return x_t, t, eps, torch.randn(b, 24, 128, generator=g)
+
+
+# ---------------------------------------------------------------- time embedding
+
+
+@pytest.mark.parametrize("width", [2, 32, 128, 320])
+def test_time_embedding_is_the_librarys(width):
+    t = torch.arange(1000)
+    assert_close(time_embedding(t, width), Timesteps(width, flip_sin_to_cos=True, downscale_freq_shift=0)(t))
+
+
+def test_time_embedding_is_the_formula():
+    wave = [math.cos(700 * 10000 ** (-i / 4)) for i in range(4)] + [math.sin(700 * 10000 ** (-i / 4)) for i in range(4)]
+    assert_close(time_embedding(torch.tensor([700]), 8)[0], torch.tensor(wave), atol=1e-4, rtol=0)
+
+
+def test_time_embedding_begins_with_ones_and_has_constant_length():
+    waves = time_embedding(torch.arange(1000), 64)
+    assert_close(waves[0], torch.cat([torch.ones(32), torch.zeros(32)]))
+    assert_close(waves.square().sum(1), torch.full((1000,), 32.0))
+    assert torch.cdist(waves, waves).fill_diagonal_(1).min() > 1e-2  # no two steps look alike
+
+
+# ---------------------------------------------------------------- attention
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_attention_is_torchs(heads):
+    g = torch.Generator().manual_seed(heads)
+    q, k, v = (torch.randn(3, n, 16, generator=g) for n in (5, 7, 7))
+    split = [x.view(3, -1, heads, 16 // heads).transpose(1, 2) for x in (q, k, v)]
+    want = F.scaled_dot_product_attention(*split).transpose(1, 2).reshape(3, 5, 16)
+    out, weights = attention(q, k, v, heads)
+    assert_close(out, want)
+    assert weights.shape == (3, heads, 5, 7)
+    assert_close(weights.sum(-1), torch.ones(3, heads, 5))
+
+
+def test_attention_of_a_query_that_asks_nothing_is_the_mean():
+    v = torch.randn(2, 6, 4)
+    out, _ = attention(torch.zeros(2, 3, 4), torch.randn(2, 6, 4), v)
+    assert_close(out, v.mean(1, keepdim=True).expand(2, 3, 4))
+
+
+def test_attention_of_a_sure_query_is_one_value():
+    k = torch.eye(4)[None] * 100
+    v = torch.randn(1, 4, 4)
+    out, _ = attention(k[:, 2:3], k, v)
+    assert_close(out[0, 0], v[0, 2])
+
+
+def test_attention_does_not_mind_the_order_of_the_words():
+    q, k, v = (torch.randn(1, n, 8) for n in (3, 5, 5))
+    order = torch.tensor([4, 2, 0, 1, 3])
+    assert_close(attention(q, k[:, order], v[:, order], 2)[0], attention(q, k, v, 2)[0])
+
+
+@pytest.mark.parametrize("k, v", [((1, 5, 8), (1, 6, 8)), ((1, 5, 4), (1, 5, 4))])
+def test_attention_refuses_what_does_not_fit(k, v):
+    with pytest.raises(ValueError, match=r"q must be \(b, l, d\).*1, 3, 8"):
+        attention(torch.zeros(1, 3, 8), torch.zeros(k), torch.zeros(v))
+
+
+# ---------------------------------------------------------------- the U-Net
+
+
+@pytest.mark.parametrize("height, width", [(8, 8), (8, 16), (9, 7)])
+def test_output_has_the_size_of_the_input(unet, height, width):
+    x = torch.zeros(1, 4, height, width)
+    assert unet(x, 10, encoder_hidden_states=torch.zeros(1, 24, 128)).sample.shape == x.shape
+
+
+def test_new_unet_is_small_and_has_attention_in_every_block(unet):
+    assert sum(p.numel() for p in unet.parameters()) < 10e6
+    heads = {m.heads for name, m in unet.named_modules() if name.endswith("attn2")}
+    assert heads == {4} and len(unet.attn_processors) == 14
+
+
+def test_pictures_of_a_batch_do_not_mix(unet):
+    x_t, t, _, text = example(3)
+    together = unet(x_t, t, encoder_hidden_states=text).sample
+    assert_close(unet(x_t[1:2], t[1:2], encoder_hidden_states=text[1:2]).sample, together[1:2], atol=1e-4, rtol=1e-4)
+
+
+def test_all_three_inputs_matter(unet):
+    x_t, t, _, text = example()
+    out = unet(x_t, t, encoder_hidden_states=text).sample
+    for changed in ((x_t.flip(0), t, text), (x_t, t.flip(0), text), (x_t, t, text.flip(0))):
+        assert (unet(*changed[:2], encoder_hidden_states=changed[2]).sample - out).abs().max() > 1e-4
+
+
+# ---------------------------------------------------------------- dropping captions, and the loss
+
+
+def test_drop_captions_at_its_ends():
+    text, empty = torch.randn(4, 3, 5), torch.randn(1, 3, 5)
+    before = text.clone()
+    assert torch.equal(drop_captions(text, empty, torch.zeros(4, dtype=torch.bool)), text)
+    assert torch.equal(drop_captions(text, empty, torch.ones(4, dtype=torch.bool)), empty.expand(4, 3, 5))
+    some = drop_captions(text, empty, torch.tensor([False, True, False, False]))
+    assert torch.equal(some[1], empty[0]) and torch.equal(some[[0, 2, 3]], text[[0, 2, 3]])
+    assert torch.equal(text, before)
+
+
+class Says(torch.nn.Module):
+    """A noise predictor with one answer."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x_t, t, encoder_hidden_states):
+        return type("Output", (), {"sample": self.answer})
+
+
+def test_loss_of_the_truth_is_nothing_and_of_silence_the_noise():
+    x_t, t, eps, text = example()
+    assert diffusion_loss(Says(eps), x_t, t, eps, text) == 0
+    assert_close(diffusion_loss(Says(torch.zeros_like(eps)), x_t, t, eps, text), eps.square().mean())
+    assert_close(diffusion_loss(Says(eps + 2), x_t, t, eps, text), torch.tensor(4.0))
+
+
+def test_a_tiny_batch_is_learnt_by_heart():
+    torch.manual_seed(1)
+    net, batch = new_unet(), example(2, seed=1)
+    losses = fit(net, diffusion_loss, lambda g: batch, 50, 1e-3, warmup=5, progress=iter)
+    assert losses[0] > 0.8 and losses[-1] < 0.1
+
+
+# ---------------------------------------------------------------- attention maps
+
+
+def test_looking_changes_nothing(unet):
+    x_t, t, _, text = example()
+    before = unet(x_t, t, encoder_hidden_states=text).sample
+    with AttentionMaps(unet) as maps:
+        during = unet(x_t, t, encoder_hidden_states=text).sample
+    assert_close(during, before, atol=1e-5, rtol=1e-4)
+    assert torch.equal(unet(x_t, t, encoder_hidden_states=text).sample, before)
+    assert len(maps) == 7 and all(name.endswith("attn2") for name in maps)
+
+
+def test_maps_are_shares_for_each_call(unet):
+    x_t, t, _, text = example()
+    with AttentionMaps(unet) as maps:
+        for _ in range(2):
+            unet(x_t, t, encoder_hidden_states=text)
+    assert {len(calls) for calls in maps.values()} == {2}
+    for weights in (w for calls in maps.values() for w in calls):
+        assert weights.shape[:2] == (2, 4) and weights.shape[2] in (64, 16) and weights.shape[3] == 24
+        assert weights.min() >= 0
+        assert_close(weights.sum(-1), torch.ones(weights.shape[:3]))
+
+
+def test_looking_ends_even_after_an_error(unet):
+    before = unet.attn_processors
+    with pytest.raises(RuntimeError, match="stop"), AttentionMaps(unet):
+        raise RuntimeError("stop")
+    assert unet.attn_processors == before
+
+
+# ---------------------------------------------------------------- the checks of the exercises
+
+
+def said(capsys, check, answer):
+    assert check(answer) is None
+    return capsys.readouterr().out.strip()
+
+
+def stub(*_):
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("check", [checks.check_drop_captions, checks.check_masked_attention, checks.check_skip_losses])
+def test_checks_know_a_stub_and_leave_a_crash_alone(capsys, check):
+    assert said(capsys, check, stub).endswith("not tried yet")
+    assert "return" in said(capsys, check, lambda *_: None)
+    with pytest.raises(ZeroDivisionError):
+        check(lambda *_: 1 / 0)
+
+
+def in_place(text, empty, drop):
+    text[drop] = empty
+    return text
+
+
+DROPS = {  # a word of the hint -> a wrong answer
+    "last axis": lambda text, empty, drop: torch.where(drop, empty, text),
+    "along the tokens": lambda text, empty, drop: torch.where(drop[:, None], empty, text),
+    "wrong ones": lambda text, empty, drop: drop_captions(text, empty, ~drop),
+    "zeros": lambda text, empty, drop: text * ~drop[:, None, None],
+    "no caption": lambda text, empty, drop: text,
+    "all captions": lambda text, empty, drop: empty.expand_as(text),
+    "changed `text`": in_place,
+    "shape": lambda text, empty, drop: text[~drop],
+}
+
+
+@pytest.mark.parametrize("hint", DROPS)
+def test_check_drop_captions_refuses(capsys, hint):
+    assert hint in said(capsys, checks.check_drop_captions, DROPS[hint])
+
+
+def masked(q, k, v, keep, scale=0.5, axis=-1, fill=float("-inf")):
+    scores = (q @ k.transpose(1, 2) / q.shape[-1] ** scale).masked_fill(~keep[:, None], fill)
+    return scores.softmax(axis) @ v
+
+
+MASKS = {
+    "exp(0) is 1": lambda q, k, v, keep: masked(q, k, v, keep, fill=0.0),
+    "no longer sum to 1": lambda q, k, v, keep: (attention(q, k, v)[1][:, 0] * keep[:, None]) @ v,
+    "not used": lambda q, k, v, keep: attention(q, k, v)[0],
+    "only padding": lambda q, k, v, keep: masked(q, k, v, ~keep),
+    "not divided": lambda q, k, v, keep: masked(q, k, v, keep, scale=0),
+    "not by its root": lambda q, k, v, keep: masked(q, k, v, keep, scale=1),
+    "over the places": lambda q, k, v, keep: masked(q, k, v, keep, axis=1, fill=-1e9),
+    "NaN": lambda q, k, v, keep: masked(q, k, v, keep, axis=1),
+    "softmax is missing": lambda q, k, v, keep: (q @ k.transpose(1, 2) / 8**0.5 * keep[:, None]) @ v,
+    "shape": lambda q, k, v, keep: masked(q, k, v, keep).mean(1),
+}
+
+
+@pytest.mark.parametrize("hint", MASKS)
+def test_check_masked_attention_refuses(capsys, hint):
+    assert hint in said(capsys, checks.check_masked_attention, MASKS[hint])
+
+
+def skip_losses(unet, x_t, t, eps, text, order=((1, 0), (1, 1), (0, 0), (0, 1)), together=False, returns=True):
+    losses, hooks = [], []
+    for block, i in order:
+
+        def silence(module, args, kwargs, i=i):
+            skips = list(kwargs["res_hidden_states_tuple"])
+            skips[i] = torch.zeros_like(skips[i])
+            return (args, kwargs | {"res_hidden_states_tuple": tuple(skips)}) if returns else None
+
+        hooks.append(unet.up_blocks[block].register_forward_pre_hook(silence, with_kwargs=True))
+        losses.append(diffusion_loss(unet, x_t, t, eps, text))
+        if not together:
+            hooks.pop().remove()
+    for hook in hooks:
+        hook.remove()
+    return torch.stack(losses)
+
+
+def leaves_a_hook(unet, *rest):
+    losses = skip_losses(unet, *rest)
+    unet.up_blocks[0].register_forward_pre_hook(lambda module, args: None)
+    return losses
+
+
+def all_at_once(unet, *rest):
+    return skip_losses(unet, *rest, together=True)[-1:].expand(4)
+
+
+SKIPS = {
+    "not the one going down": lambda *a: skip_losses(*a, order=((0, 0), (0, 1), (1, 0), (1, 1))),
+    "turned round": lambda *a: skip_losses(*a).flip(0),
+    "one more skip": lambda *a: skip_losses(*a, together=True),
+    "all skips at zero": all_at_once,
+    "nothing changed": lambda *a: skip_losses(*a, returns=False),
+    "still in the U-Net": leaves_a_hook,
+    "wanted a tensor": lambda *a: skip_losses(*a).tolist(),
+}
+
+
+@pytest.mark.parametrize("hint", SKIPS)
+def test_check_skip_losses_refuses(capsys, hint):
+    assert hint in said(capsys, checks.check_skip_losses, SKIPS[hint])
+
+
+def test_checks_say_ok(capsys):
+    assert said(capsys, checks.check_drop_captions, drop_captions) == "4.1 ok"
+    assert said(capsys, checks.check_masked_attention, masked) == "4.2 ok"
+    assert said(capsys, checks.check_skip_losses, skip_losses) == "4.3 ok"
+
+
+def test_checks_leave_the_random_state_alone(capsys):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    said(capsys, checks.check_skip_losses, skip_losses)
+    assert torch.equal(torch.get_rng_state(), before)
