@@ -50,13 +50,14 @@ def fit(
     Raises ValueError at a loss that is not a number (the last checkpoint stays as it was), and for a
     checkpoint of a run with other steps, seed or learning rate.
     """
-    accelerator = Accelerator(mixed_precision=precision)
+    accelerator = Accelerator()
     optimizer = torch.optim.AdamW(model.parameters(), lr, betas, weight_decay=weight_decay)
     objective, optimizer = accelerator.prepare(Objective(model, loss), optimizer)
     ema = EMAModel(model.parameters(), decay=0.999) if average else None
     run = Run(checkpoint, {"steps": steps, "seed": seed, "lr": lr, "precision": precision}, model, optimizer, ema)
     losses = run.resume()
-    plain_attention = precision == "bf16" and accelerator.device.type == "cpu"  # the fused one is slow there
+    half = precision == "bf16"
+    plain_attention = half and accelerator.device.type == "cpu"  # the fused one is slow there, going backwards
     model.train()
     bar = progress(range(len(losses), steps)) if accelerator.is_main_process else range(len(losses), steps)
     for step in bar:
@@ -64,12 +65,15 @@ def fit(
             group["lr"] = lr * min(1, (step + 1) / (warmup + 1)) * (1 + math.cos(math.pi * step / steps)) / 2
         batch = examples(torch.Generator().manual_seed(seed * 1_000_003 + step))
         mine = slice(accelerator.process_index, None, accelerator.num_processes)
-        with sdpa_kernel(SDPBackend.MATH) if plain_attention else nullcontext():
+        with (
+            torch.autocast(accelerator.device.type, torch.bfloat16, enabled=half),
+            sdpa_kernel(SDPBackend.MATH) if plain_attention else nullcontext(),
+        ):
             value = objective(*(x[mine].to(accelerator.device) for x in batch))
-            accelerator.backward(value)
         losses.append(accelerator.reduce(value.detach(), "mean").item())
         if not math.isfinite(losses[-1]):
             raise ValueError(f"the loss is {losses[-1]} at step {step}: try a learning rate below {lr}")
+        accelerator.backward(value)
         accelerator.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -6,6 +6,7 @@ Every function returns what a notebook displays as the last line of a cell.
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
+from io import BytesIO
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -160,18 +161,21 @@ def film(
 ):
     """A strip of at most `columns` frames that stays on a static page; live, a slider over all of them."""
     from IPython.display import display
-    from ipywidgets import IntSlider, Output, interactive_output
+    from ipywidgets import Image, IntSlider
 
     frames = as_array(frames)
     titles = list(titles) if titles is not None else [str(i) for i in range(len(frames))]
     some = np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int)
     display(sheet(frames[some], [titles[i] for i in some], columns, zoom))
+
+    def png(i: int) -> bytes:
+        file = BytesIO()
+        sheet(frames[i : i + 1], titles[i : i + 1], zoom=2 * zoom).savefig(file, format="png")
+        return file.getvalue()
+
     slider = IntSlider(0, 0, len(frames) - 1, description="frame", continuous_update=False)
-
-    def select(i: int) -> None:
-        display(sheet(frames[i : i + 1], titles[i : i + 1], zoom=2 * zoom))
-
-    picture: Output = interactive_output(select, {"i": slider})
+    picture = Image(value=png(0))  # not an Output: nbconvert without widget state fails on those
+    slider.observe(lambda change: setattr(picture, "value", png(change["new"])), "value")
     display(slider, picture)
 
 

@@ -147,7 +147,7 @@ def exercises(path):
             here.append(cell)
         for heading in headings(cell):
             if heading.startswith("### Exercise"):
-                here = found[heading] = []
+                here = found[re.sub(r" \(.*\)$", "", heading)] = []  # without its minutes
             elif not heading.startswith("####"):
                 here = []
     return found
