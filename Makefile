@@ -20,7 +20,7 @@ LAB = --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb --LabApp.news
 	$(if $(filter 0,$(shell id -u)),--allow-root)
 NBCONVERT = --to notebook --execute --inplace --ExecutePreprocessor.timeout=600 \
 	--ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.record_timing=False \
-	--ExecutePreprocessor.coalesce_streams=True
+	--coalesce-streams
 
 .PHONY: help lab draw test train measure notebooks
 

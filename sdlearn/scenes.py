@@ -113,7 +113,7 @@ def draw(
         brush_strokes(pen, rng)
     ACTIONS[scene["action"]](pen, rng, scene)
     STYLES[scene["style"]](canvas, rng)
-    return np.asarray(canvas.resize((SIZE, SIZE), Image.Resampling.BOX))
+    return np.array(canvas.resize((SIZE, SIZE), Image.Resampling.BOX))
 
 
 def to_tensor(

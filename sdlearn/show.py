@@ -4,6 +4,7 @@ Every function returns what a notebook displays as the last line of a cell.
 """
 
 import sys
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from functools import partial
 from io import BytesIO
@@ -11,6 +12,7 @@ from io import BytesIO
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -202,6 +204,17 @@ def arrows(
 
 
 def finish(figure: Figure) -> Figure:
-    """Hand a figure to the notebook once, not twice."""
+    """Hand a figure to the notebook once, not twice, and as a small file."""
     plt.close(figure)
+    figure._ipython_display_ = partial(display_small, figure)  # IPython asks for this before anything else
     return figure
+
+
+def display_small(figure: Figure) -> None:
+    """Display a figure in 256 colours: a third of the size, so that a notebook of pictures stays under a megabyte."""
+    from IPython.display import display
+
+    full, small = BytesIO(), BytesIO()
+    figure.savefig(full, format="png", bbox_inches="tight")
+    Image.open(full).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(small, "png", optimize=True)
+    display({"image/png": b64encode(small.getvalue()).decode(), "text/plain": repr(figure)}, raw=True)
