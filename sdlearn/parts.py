@@ -11,7 +11,6 @@ from typing import NamedTuple
 import diffusers
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
@@ -118,17 +117,12 @@ def load_part(
 
 def guarded(root, subfolder, open_it):
     """Run a library's loader, and say in one line what went wrong."""
-    local = isinstance(root, Path)
     try:
         return open_it()
-    except (SafetensorError, json.JSONDecodeError, RuntimeError, ValueError, KeyError) as error:
-        if local:
+    except (SafetensorError, json.JSONDecodeError, RuntimeError, ValueError, KeyError, OSError) as error:
+        if isinstance(root, Path):
             file = root / subfolder / WEIGHTS.get(subfolder, "")
             raise ValueError(f"{file} is damaged or another model's ({first_line(error)}): {remedy(root)}") from error
-        raise
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
-        if local:
-            raise ValueError(f"{root / subfolder} cannot be read ({first_line(error)}): {remedy(root)}") from error
         raise FileNotFoundError(
             f'cannot get {subfolder} of "{root}": check the name and the network, or download the model once where '
             'there is one and give its directory; "mini" needs no network'

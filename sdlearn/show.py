@@ -21,9 +21,11 @@ from sdlearn.scenes import to_pictures
 DPI = 100
 INK, ACCENT, QUIET = "#22223b", "#c8553d", "#9a8c98"
 
-progress = partial(  # a progress bar for notebooks: on stdout, no clock, so that stored outputs stay the same
-    tqdm, file=sys.stdout, mininterval=0.5, bar_format="{percentage:3.0f}% |{bar:40}| {n_fmt}/{total_fmt}{postfix}"
-)
+
+def progress(steps: Iterable) -> tqdm:
+    """A progress bar for notebooks: on stdout and without a clock, so that stored outputs stay the same."""
+    form = "{percentage:3.0f}% |{bar:40}| {n_fmt}/{total_fmt}{postfix}"
+    return tqdm(steps, file=sys.stdout, mininterval=0.5, bar_format=form)
 
 
 def as_array(images: Tensor | np.ndarray) -> np.ndarray:  # b h w c uint8
