@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import suppress
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +13,8 @@ from typing import NamedTuple
 import diffusers
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from huggingface_hub import constants
+from huggingface_hub.utils import get_session
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
@@ -100,9 +104,13 @@ def load_part(
     subfolder: str,  # where the part lies in it
 ):  # an instance of `kind`
     """Load one part with its library's own `from_pretrained`, safetensors only."""
+    options = {"subfolder": subfolder, "local_files_only": isinstance(root, Path) or not hub_answers()}
     if kind is CLIPTokenizer:
-        return guarded(root, subfolder, lambda: kind.from_pretrained(root, subfolder=subfolder))
-    options = dict(subfolder=subfolder, use_safetensors=True, output_loading_info=True, dtype=torch.float32)
+        tokenizer = guarded(root, subfolder, lambda: kind.from_pretrained(root, **options))
+        if len(tokenizer) < 256:  # where its files are missing, the library makes one that knows no letter
+            raise FileNotFoundError(cannot_get(root, subfolder))
+        return tokenizer
+    options |= {"use_safetensors": True, "output_loading_info": True, "dtype": torch.float32}
     if isinstance(root, Path):
         disable_progress_bar()  # a file that is here needs none, and every lesson would keep it in its output
     try:
@@ -110,8 +118,7 @@ def load_part(
     finally:
         enable_progress_bar()
     if info["missing_keys"] or info["mismatched_keys"]:
-        where = Path(root) / subfolder
-        raise ValueError(f"{where} holds another model's weights: {remedy(Path(root))}")
+        raise ValueError(f"{Path(root) / subfolder} holds another model's weights: {remedy(Path(root))}")
     return model.eval()
 
 
@@ -121,16 +128,25 @@ def guarded(root, subfolder, open_it):
         return open_it()
     except (SafetensorError, json.JSONDecodeError, RuntimeError, ValueError, KeyError, OSError) as error:
         if isinstance(root, Path):
-            file = root / subfolder / WEIGHTS.get(subfolder, "")
-            raise ValueError(f"{file} is damaged or another model's ({first_line(error)}): {remedy(root)}") from error
-        raise FileNotFoundError(
-            f'cannot get {subfolder} of "{root}": check the name and the network, or download the model once where '
-            'there is one and give its directory; "mini" needs no network'
-        ) from error
+            file, reason = root / subfolder / WEIGHTS.get(subfolder, ""), [*str(error).splitlines(), "empty"][0][:120]
+            raise ValueError(f"{file} is damaged or another model's ({reason}): {remedy(root)}") from error
+        raise FileNotFoundError(cannot_get(root, subfolder)) from error
 
 
-def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+def cannot_get(root: str | Path, subfolder: str) -> str:
+    """What to do where a part does not come."""
+    return (
+        f'cannot get {subfolder} of "{root}": check the name and the network, or download the model once where '
+        'there is one and give its directory; "mini" needs no network'
+    )
+
+
+@cache
+def hub_answers() -> bool:
+    """Ask the hub once, for five seconds at most: its own library asks for minutes before it gives up."""
+    with suppress(Exception):  # whatever the network library of the day raises: then only what is cached counts
+        return bool(get_session().head(constants.ENDPOINT, timeout=5))
+    return False
 
 
 def load_tokenizer(root: str | Path = MINI) -> CLIPTokenizer:
@@ -208,15 +224,8 @@ def save_index(folder: Path) -> None:
 
 def stable_diffusion_scheduler() -> DDIMScheduler:
     """DDIM over Stable Diffusion's own noise schedule."""
-    return DDIMScheduler(
-        num_train_timesteps=1000,
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
+    steps = {"num_train_timesteps": 1000, "steps_offset": 1, "set_alpha_to_one": False, "clip_sample": False}
+    return DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", **steps)
 
 
 class whole:

@@ -103,11 +103,14 @@ def test_an_unknown_model_says_what_a_model_is(name):
         parts.load(name)
 
 
-def test_a_hub_name_without_a_network_says_what_to_do(monkeypatch, tmp_path):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+def test_a_hub_name_without_a_network_says_at_once_what_to_do(monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr(parts.constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match='check the name and the network.*"mini" needs no network'):
+    parts.hub_answers.cache_clear()
+    with pytest.raises(FileNotFoundError, match='cannot get tokenizer.*the network.*"mini" needs no network'):
         parts.load(parts.V1_4)
+    assert "Retrying" not in capfd.readouterr().err
+    parts.hub_answers.cache_clear()
 
 
 def test_an_unknown_scheduler_says_which_there_are():
