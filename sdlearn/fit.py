@@ -108,7 +108,11 @@ class Run:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             new = self.file.with_suffix(".part")
             state = {name: thing.state_dict() for name, thing in self.states.items()}
-            torch.save(state | {"losses": losses, "settings": self.settings}, new)
+            try:
+                torch.save(state | {"losses": losses, "settings": self.settings}, new)
+            except (RuntimeError, OSError) as error:  # most often a full disk
+                new.unlink(missing_ok=True)
+                raise OSError(f"cannot write {new} ({error}): make room, then go on with --resume") from error
             os.replace(new, self.file)
 
     def resume(self) -> list[float]:  # the losses so far

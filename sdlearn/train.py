@@ -1,16 +1,18 @@
 """What each part is trained on, and how; and the command `sdlearn-train`."""
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from fastcore.script import CliError, call_parse
 from torch import Tensor, nn
 from transformers import CLIPModel
 
-from sdlearn import measure, parts, scenes
+from sdlearn import measure, parts, saving, scenes
 from sdlearn.clip import clip_loss, new_clip, new_tokenizer, tokenize
 from sdlearn.fit import best_precision, fit
 from sdlearn.noising import q_sample
@@ -36,14 +38,21 @@ def train_clip(
     clip: CLIPModel,  # trained in place
     tokens: Tensor,  # n l, the captions
     pictures: np.ndarray,  # n h w c uint8
-    steps: int = 1000,
+    steps: int = 4000,
     batch: int = 96,
     **options,  # of `fit`
 ) -> list[float]:  # the loss at each step
-    """Contrastive training on captions and pictures."""
+    """Contrastive training on captions and pictures, half of each batch hard to tell apart.
+
+    That half are captions that share most words with one of them: who is to find his own among these must
+    read every word, where among captions drawn blindly style and place nearly always decide.
+    """
+    words = torch.zeros(len(tokens), tokens.max() + 1).scatter_(1, tokens, 1)  # n v, 1 where a caption has the word
 
     def examples(g):
-        i = picks(g, len(pictures), batch)
+        i = picks(g, len(pictures), 8 * batch)
+        alike = (words[i] @ words[i[0]]).topk(batch - batch // 2).indices
+        i = torch.cat([i[alike], i[len(i) - batch // 2 :]])
         return scenes.to_tensor(pictures[i.numpy()]), tokens[i]
 
     return fit(clip, clip_loss, examples, steps, lr=1e-3, weight_decay=0.01, **options)
@@ -57,6 +66,8 @@ def train_vae(
     **options,  # of `fit`
 ) -> list[float]:  # the loss at each step
     """Training the autoencoder to give back what it was shown."""
+    if pictures.shape[1:] != (scenes.SIZE, scenes.SIZE, 3):
+        raise ValueError(f"pictures must be (n, {scenes.SIZE}, {scenes.SIZE}, 3); got {pictures.shape}")
 
     def examples(g):
         i = picks(g, len(pictures), batch)
@@ -73,7 +84,7 @@ def train_unet(
     latents: Tensor,  # n c h w, scaled: encoded once, before training
     text: Tensor,  # n l d, the encoded captions
     empty: Tensor,  # 1 l d, the encoded empty prompt
-    steps: int = 3200,
+    steps: int = 6500,
     batch: int = 64,
     drop: float = 0.1,  # how often a caption is dropped
     **options,  # of `fit`
@@ -109,22 +120,22 @@ def train_judge(
 # ---------------------------------------------------------------- the command
 
 
-def make_clip(out: Path, **options) -> None:
+def make_clip(out: Path, **options) -> Callable:  # saves what was trained
     pictures, captions, _ = training_scenes()
     tokenizer = new_tokenizer(captions)
     clip = new_clip(tokenizer)
     train_clip(clip, tokenize(tokenizer, captions), pictures, **options)
-    parts.save_clip(clip, tokenizer, out)
+    return lambda: saving.save_clip(clip, tokenizer, out)
 
 
-def make_vae(out: Path, **options) -> None:
+def make_vae(out: Path, **options) -> Callable:
     pictures, _, _ = training_scenes()
     vae = new_vae()
     train_vae(vae, pictures, **options)
-    parts.save_model(vae, out / "vae")
+    return lambda: saving.save_model(vae, out / "vae")
 
 
-def make_unet(out: Path, **options) -> None:
+def make_unet(out: Path, **options) -> Callable:
     for part in ("text_encoder", "vae"):
         if not (out / part).is_dir():
             raise FileNotFoundError(f"{out / part} is missing: train clip and vae first, with the same --out")
@@ -146,16 +157,15 @@ def make_unet(out: Path, **options) -> None:
         latents = torch.cat([encode(vae, scenes.to_tensor(x)).cpu() for x in np.split(pictures, len(pictures) // 256)])
     unet = new_unet()
     train_unet(unet, latents, text, empty, **options)
-    parts.save_model(unet, out / "unet")
-    parts.save_index(out)
+    return lambda: (saving.save_index(out), saving.save_model(unet, out / "unet"))
 
 
-def make_judge(out: Path, **options) -> None:
+def make_judge(out: Path, **options) -> Callable:
     normal, held_out = training_scenes(), scenes.sample(SCENES // 8, seed=1, held_out=True)
     judge = measure.Judge()
     pictures = np.concatenate([normal[0], held_out[0]])
     train_judge(judge, pictures, measure.answers(normal[2] + held_out[2]), **options)
-    parts.save_judge(judge, out / "judge")
+    return lambda: saving.save_judge(judge, out / "judge")
 
 
 MAKE = {"clip": make_clip, "vae": make_vae, "unet": make_unet, "judge": make_judge}
@@ -179,18 +189,22 @@ def main(
     if precision not in (None, "no", "bf16"):
         raise CliError(f'--precision must be no or bf16; got "{precision}"')
     options = {"seed": seed, "precision": precision or best_precision()} | ({"steps": steps} if steps else {})
+    processes = PartialState()  # one, or as many as `accelerate launch` began
     checkpoints = {part: out / "checkpoints" / f"{part}.pt" for part in chosen}
     if not resume and (begun := [part for part in chosen if checkpoints[part].exists() or (out / part).exists()]):
         raise CliError(f"{out} already holds {' and '.join(begun)}: add --resume to go on, or give another --out")
     for part, checkpoint in checkpoints.items():
         if (out / part).exists():
-            print(f"{part} is trained already")
+            processes.print(f"{part} is trained already")
             continue
-        print(f"training {part}")
+        processes.print(f"training {part}")
         torch.manual_seed(seed)
         try:
-            MAKE[part](out, checkpoint=checkpoint, **options)
+            save = MAKE[part](out, checkpoint=checkpoint, **options)
+            if processes.is_main_process:
+                save()
+                checkpoint.unlink()
         except (ValueError, OSError) as error:
             raise CliError(str(error)) from error
-        checkpoint.unlink()
-    print(f"{' and '.join(chosen)} in {out}")
+        processes.wait_for_everyone()
+    processes.print(f"{' and '.join(chosen)} in {out}")

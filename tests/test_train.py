@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fastcore.script import CliError
@@ -18,7 +20,7 @@ from sdlearn.unet import diffusion_loss, new_unet
 HERE = Path(__file__).parent
 
 
-def unet_run(checkpoint: Path | None, steps: int = 12, seed: int = 3) -> dict[str, torch.Tensor]:
+def unet_run(checkpoint: Path | None, steps: int = 12, seed: int = 3, stop: int = 12) -> dict[str, torch.Tensor]:
     """A short training of the real U-Net on noise, saved at every second step."""
     torch.manual_seed(0)
     unet = new_unet()
@@ -27,7 +29,7 @@ def unet_run(checkpoint: Path | None, steps: int = 12, seed: int = 3) -> dict[st
         t = torch.randint(1000, (2,), generator=g)
         return torch.randn(2, 4, 8, 8, generator=g), t, torch.randn(2, 4, 8, 8, generator=g), torch.zeros(2, 3, 128)
 
-    options = {"average": True, "checkpoint": checkpoint, "every": 2, "progress": iter}
+    options = {"average": True, "checkpoint": checkpoint, "every": 2, "progress": lambda x: islice(x, stop)}
     fit(unet, diffusion_loss, examples, steps, lr=1e-3, seed=seed, warmup=3, **options)
     return unet.state_dict()
 
@@ -57,6 +59,30 @@ def test_a_run_killed_twice_ends_with_the_weights_of_one_that_was_not(tmp_path):
     resumed, straight = unet_run(checkpoint), unet_run(None)
     for name in straight:
         torch.testing.assert_close(resumed[name], straight[name], rtol=0, atol=0, msg=name)
+
+
+def in_two_processes(checkpoint: Path) -> dict:
+    """The same training under `accelerate launch`, each process with half of every batch; its last checkpoint."""
+    script = checkpoint.with_suffix(".py")
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
+        f"import pathlib, test_train; test_train.unet_run(pathlib.Path({str(checkpoint)!r}))\n"
+    )
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"]
+    plain = ["--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
+    done = subprocess.run([*launch, *plain, str(script)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return torch.load(checkpoint)
+
+
+@pytest.mark.parametrize("begun", [0, 6], ids=["from the first step", "on from a checkpoint of one process"])
+def test_two_processes_train_like_one(tmp_path, begun):
+    unet_run(tmp_path / "one.pt")
+    if begun:
+        unet_run(tmp_path / "two.pt", stop=begun)
+    one, two = torch.load(tmp_path / "one.pt"), in_two_processes(tmp_path / "two.pt")
+    torch.testing.assert_close(two["losses"], one["losses"], rtol=1e-4, atol=1e-5)
+    assert two["settings"] == one["settings"] and two.keys() == one.keys()  # so that either opens the other's
 
 
 def test_a_half_written_checkpoint_is_not_taken_for_a_whole_one(tmp_path):
@@ -102,6 +128,26 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(tmp_
     with pytest.raises(ValueError, match="the loss is nan at step 199: try a learning rate below"):
         linear_run(target=float("nan"), checkpoint=checkpoint)
     assert checkpoint.read_bytes() == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_says_so_and_keeps_the_last_checkpoint(tmp_path):
+    checkpoint = tmp_path / "line.pt"
+    linear_run(checkpoint=checkpoint)
+    state = torch.load(checkpoint)
+    torch.save(state | {"losses": state["losses"][:-1]}, checkpoint)  # one step is still to come
+    before = checkpoint.read_bytes()
+    checkpoint.with_suffix(".part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="cannot write .*line.part .*: make room, then go on with --resume"):
+        linear_run(checkpoint=checkpoint)
+    assert checkpoint.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["line.pt"]
+
+
+def test_pictures_of_another_size_or_type_are_refused():
+    with pytest.raises(ValueError, match=r"pictures must be \(n, 64, 64, 3\); got \(4, 32, 32, 3\)"):
+        train.train_vae(None, np.zeros((4, 32, 32, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"pictures must be \(b, h, w, 3\) uint8; got .* float64"):
+        train.train_vae(torch.nn.Linear(1, 1), np.zeros((4, 64, 64, 3)), steps=1)
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
