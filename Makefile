@@ -19,17 +19,21 @@ WRONG_PYTHON = sdlearn needs Python 3.11, 3.12 or 3.13; "$(PYTHON)" is something
 LAB = --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb --LabApp.news_url=None --log-level=WARN \
 	$(if $(filter 0,$(shell id -u)),--allow-root)
 NBCONVERT = --to notebook --execute --inplace --ExecutePreprocessor.timeout=600 \
-	--ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.record_timing=False \
-	--coalesce-streams
+	--ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.record_timing=False
+# the steps of a progress bar become one: on stored outputs only, so in a second call
+JOIN = --to notebook --inplace --coalesce-streams
 
-.PHONY: help lab draw test train measure notebooks
+.PHONY: help lab draw test train measure survey bench browser notebooks
 
 help:
 	@echo "make lab                 JupyterLab on the first lesson (LAB_ARGS= for more options)"
 	@echo "make draw PROMPT=\"...\"   a picture from a prompt"
 	@echo "make train               train a model of your own into $(OUT) (ARGS= for more options)"
 	@echo "make measure             how often a picture shows what its prompt said (ARGS= for more options)"
+	@echo "make survey              variety, novelty, likeness; over guidance and over steps"
+	@echo "make bench               speed and memory, as tables (nothing else should run beside it)"
 	@echo "make test                style, tests, every lesson and every solution"
+	@echo "make browser             the lessons in a real browser, where there is a Chromium"
 	@echo "make notebooks           run every lesson and solution again and store the outputs"
 
 lab: $(STAMP)
@@ -45,14 +49,25 @@ train: $(STAMP)
 measure: $(STAMP)
 	@$(VENV)/bin/sdlearn-measure $(ARGS)
 
+survey: $(STAMP)
+	@$(VENV)/bin/sdlearn-survey $(ARGS)
+
+bench: $(STAMP)
+	@cd tests && $(abspath $(PY)) -m benchmarks.cost && $(abspath $(PY)) -m benchmarks.loop
+
 test: $(STAMP)
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check sdlearn tests
 	$(PY) -m pytest
 	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
 
+browser: $(STAMP)
+	@$(PY) -m pip install -q -c constraints.txt -e .[browser]
+	$(PY) -m pytest tests/test_browser.py
+
 notebooks: $(STAMP)
 	$(PY) -m nbconvert $(NBCONVERT) $(NOTEBOOKS)
+	$(PY) -m nbconvert $(JOIN) $(NOTEBOOKS)
 
 $(PY):
 	$(if $(filter True,$(call RIGHT_PYTHON,$(PYTHON))),,$(error $(WRONG_PYTHON)))

@@ -64,7 +64,7 @@ def draw(
 ) -> Image.Image:  # the pictures in a row
     """Paint a prompt; a word that the model has never seen, or a prompt that is too long, gets a warning.
 
-    Raises ValueError or OSError, with what is allowed, for settings that cannot be met.
+    Raises ValueError, OSError or MemoryError, with what is allowed, for settings that cannot be met.
     """
     if n < 1:
         raise ValueError(f"n must be 1 or more; got {n}")
@@ -96,6 +96,6 @@ def main(
         new = out.with_suffix(".part")
         picture.save(new, format="PNG")
         new.replace(out)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         raise CliError(str(error)) from error
     print(out)

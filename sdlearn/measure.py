@@ -6,6 +6,7 @@ noise in training, since the VAE blurs, and held-out pairs too: it must read the
 
 import re
 from collections.abc import Callable, Iterable
+from itertools import product
 from json import dumps
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sdlearn import parts, scenes
+from sdlearn import hub, parts, scenes
 from sdlearn.clip import retrieval, tokenize
 from sdlearn.sampling import text_to_image
 from sdlearn.scenes import WORDINGS, WORDS
@@ -104,12 +105,12 @@ def named(
 
 
 def load_judge(
-    folder: str | Path = parts.MINI,  # a directory with a trained judge
+    folder: str | Path = hub.MINI,  # a directory with a trained judge
 ) -> Judge:
     """The judge that is shipped with the course; it judges every model, whoever trained it."""
     file = Path(folder) / "judge" / "model.safetensors"
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: {parts.remedy(Path(folder))}")
+        raise FileNotFoundError(f"{file} is missing: {hub.remedy(Path(folder))}")
     judge = Judge()
     judge.load_state_dict({name: x.float() for name, x in load_file(file).items()})
     return judge.eval().requires_grad_(False)
@@ -128,6 +129,23 @@ def shares(
     }
     hits["all"] = [want.items() <= got.items() for got, want in zip(seen, wanted, strict=True)]
     return {name: sum(right) / len(right) for name, right in hits.items() if right}
+
+
+def interval(
+    share: float,  # 0 .. 1, of `n` pictures
+    n: int,
+) -> tuple[float, float]:  # 0 .. 1
+    """Where the true share lies, 95 times in 100 (Wilson's interval: also right near 0 and 1)."""
+    z = 1.96
+    middle, width = share + z**2 / (2 * n), z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
+    return (middle - width) / (1 + z**2 / n), (middle + width) / (1 + z**2 / n)
+
+
+def famous() -> list[str]:
+    """The field's most famous prompt, a held-out pair, in every style, colour and place."""
+    astronaut = {"subject": "astronaut", "action": "riding", "mount": "horse"}
+    said = product(*(WORDS[name] for name in ("style", "colour", "place")))
+    return [scenes.caption(astronaut | dict(zip(("style", "colour", "place"), x, strict=True))) for x in said]
 
 
 def paint(
@@ -152,16 +170,20 @@ def report(
     progress: Callable[[Iterable], Iterable] = iter,  # wraps the batches
     **settings,  # of `text_to_image`
 ) -> dict[str, dict[str, float]]:  # what was judged -> attribute -> share
-    """Shares for real scenes, for these through the VAE, and for pictures of captions; seen pairs and held-out ones."""
-    found = {}
+    """Shares for real scenes, for these through the VAE, and for pictures of captions: seen pairs, held-out, famous."""
+    found, painted = {}, {}
     for kind, held_out in (("seen", False), ("held-out", True)):
         pictures, captions, attributes = scenes.sample(n, seed=10_000 + seed, held_out=held_out)  # not in training
         real = scenes.to_tensor(pictures)
         through = decode(model.vae, encode(model.vae, real)).cpu()
         found[f"real, {kind}"] = shares(judge, real, attributes)
         found[f"through the VAE, {kind}"] = shares(judge, through, attributes) | {"psnr": psnr(through, real)}
-        painted = paint(model, captions, seed, progress=progress, **settings)
-        found[f"painted, {kind}"] = shares(judge, painted, [named(caption) for caption in captions])
+        painted[kind] = captions
+    for kind, captions in (painted | {"astronaut on horse": famous()}).items():
+        pictures = paint(model, captions, seed, progress=progress, **settings)
+        found[f"painted, {kind}"] = shares(judge, pictures, [named(caption) for caption in captions])
+        low, high = interval(found[f"painted, {kind}"]["all"], len(captions))
+        found[f"painted, {kind}"] |= {"low": low, "high": high}
     return found
 
 
@@ -181,12 +203,14 @@ def clip_retrieval(
 
 
 def table(found: dict[str, dict[str, float]]) -> str:
-    """The report as lines of text, shares in per cent."""
+    """The report as lines of text, shares in per cent; behind "all" its interval of confidence, 95 %."""
     names = [*WORDS, "all"]
-    rows = [" " * 26 + "".join(f"{name:>9}" for name in names)]
+    rows = [" " * 30 + "".join(f"{name:>9}" for name in names)]
     for kind, shares_ in found.items():
         cells = "".join(f"{100 * shares_[name]:>9.1f}" if name in shares_ else f"{'-':>9}" for name in names)
-        rows.append(f"{kind:<26}{cells}" + (f"   {shares_['psnr']:.1f} dB" if "psnr" in shares_ else ""))
+        more = f"   {shares_['psnr']:.1f} dB" if "psnr" in shares_ else ""
+        more = f"   {100 * shares_['low']:.1f} .. {100 * shares_['high']:.1f}" if "low" in shares_ else more
+        rows.append(f"{kind:<30}{cells}{more}")
     return "\n".join(rows)
 
 
@@ -205,10 +229,10 @@ def main(
     try:
         judge, found = load_judge(), parts.load(model, "cpu")
         figures = report(found, judge, n, seed, tqdm, guidance_scale=guidance, steps=steps)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         raise CliError(str(error)) from error
     print(table(figures))
-    folder = parts.find(model)
+    folder = hub.find(model)
     if isinstance(folder, Path) and (folder / "clip").is_dir():
         figures["clip"] = clip_retrieval(folder, n, seed)
         for kind, row in figures["clip"].items():

@@ -1,6 +1,7 @@
 """Lesson 5: guidance and the loop, from a prompt to a picture, with any scheduler of diffusers."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable
 
 import torch
@@ -67,6 +68,21 @@ def denoise(
 
 
 @torch.no_grad()
+def decode_latents(
+    vae,
+    latents: Tensor,  # b c h w, clean
+) -> Tensor:  # b 3 8h 8w, pictures, -1 .. 1
+    """Latents to pictures; a decoder that overflows in half precision does it again in float32, with a warning."""
+    latents, dtype = latents / vae.config.scaling_factor, vae.dtype
+    pictures = vae.decode(latents.to(dtype)).sample
+    if dtype != torch.float32 and pictures.isnan().any():
+        warnings.warn("the VAE overflowed in half precision: it decodes again in float32", stacklevel=3)
+        pictures = vae.float().decode(latents.float()).sample
+        vae.to(dtype)
+    return pictures.float().clamp(-1, 1)
+
+
+@torch.no_grad()
 def text_to_image(
     parts,  # tokenizer, text encoder, VAE, U-Net, scheduler: `parts.load()`
     prompts: str | list[str],  # one picture for each
@@ -96,4 +112,4 @@ def text_to_image(
     generator = torch.Generator().manual_seed(seed)
     latents = initial_latents(unet, scheduler, len(prompts), generator, height, width)
     latents = denoise(unet, scheduler, latents, empty, text, guidance_scale, generator, progress, watch)
-    return vae.decode(latents / vae.config.scaling_factor).sample.clamp(-1, 1)
+    return decode_latents(vae, latents)

@@ -123,7 +123,7 @@ def matrix(
             inset.imshow(image, interpolation="nearest")
             inset.axis("off")
     for (i, j), value in np.ndenumerate(values) if values.size <= 100 else ():
-        dark = value < (values.min() + values.max()) / 2
+        dark = value <= (values.min() + values.max()) / 2  # where all are equal, all are dark
         axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
     axes.set_title(title, fontsize=9, pad=44 if not isinstance(columns[0], str) else 6)
     return finish(figure)
@@ -165,7 +165,8 @@ def film(
 ):
     """A strip of at most `columns` frames that stays on a static page; live, a slider over all of them."""
     from IPython.display import display
-    from ipywidgets import Image, IntSlider
+    from ipywidgets import Image as Screen
+    from ipywidgets import IntSlider, Label, VBox
 
     frames = as_array(frames)
     titles = list(titles) if titles is not None else [str(i) for i in range(len(frames))]
@@ -174,13 +175,17 @@ def film(
 
     def png(i: int) -> bytes:
         file = BytesIO()
-        sheet(frames[i : i + 1], titles[i : i + 1], zoom=2 * zoom).savefig(file, format="png")
+        h, w = frames.shape[1:3]
+        Image.fromarray(frames[i]).resize((2 * zoom * w, 2 * zoom * h), Image.Resampling.NEAREST).save(file, "png")
         return file.getvalue()
 
-    slider = IntSlider(0, 0, len(frames) - 1, description="frame", continuous_update=False)
-    picture = Image(value=png(0))  # not an Output: nbconvert without widget state fails on those
-    slider.observe(lambda change: setattr(picture, "value", png(change["new"])), "value")
-    display(slider, picture)
+    def show_frame(i: int) -> None:
+        screen.value, title.value = png(i), titles[i]
+
+    slider = IntSlider(0, 0, len(frames) - 1, description="frame")
+    screen, title = Screen(value=png(0)), Label(titles[0])  # no Output: nbconvert without widget state fails on those
+    slider.observe(lambda change: show_frame(change["new"]), "value")
+    display(VBox([slider, title, screen]))
 
 
 def arrows(

@@ -9,7 +9,13 @@ import torch.nn.functional as F
 from tokenizers.pre_tokenizers import ByteLevel
 
 from sdlearn import parts, scenes
-from sdlearn.checks import check_class_vectors, check_fair_loss, check_similarity
+from sdlearn.checks.clip import (
+    check_class_vectors,
+    check_fair_loss,
+    check_found,
+    check_merge_step,
+    check_similarity,
+)
 from sdlearn.clip import (
     LENGTH,
     byte_letters,
@@ -238,6 +244,56 @@ def vectors(clip, tokenizer, sentences):
     return [embed_text(clip, tokenize(tokenizer, some)) for some in sentences]
 
 
+def meetings(pieces, words):
+    met = Counter()
+    for word, split in pieces.items():
+        for pair in zip(split, split[1:], strict=False):
+            met[pair] += words[word]
+    return met
+
+
+def step(pieces, words, join=merge, choose=max):
+    met = meetings(pieces, words)
+    pair = choose(met, key=met.get)
+    return {word: join(split, pair) for word, split in pieces.items()}
+
+
+def join_first(split, pair):
+    i = next((i for i in range(len(split)) if split[i : i + 2] == pair), None)
+    return split if i is None else (*split[:i], "".join(pair), *split[i + 2 :])
+
+
+def join_overlapping(split, pair):
+    """Keeps the second of a pair as the first of the next."""
+    out = []
+    for i in range(len(split)):
+        if split[i : i + 2] == pair:
+            out.append("".join(pair))
+        elif split[max(0, i - 1) : i + 1] != pair:
+            out.append(split[i])
+    return tuple(out)
+
+
+def step_in_place(pieces, words):
+    pieces.update(step(pieces, words))
+    return pieces
+
+
+def step_on_letters(pieces, words):
+    letters = {word: (*word[:-1], word[-1] + "</w>") for word in pieces}
+    met = meetings(letters, words)
+    return {word: merge(split, max(met, key=met.get)) for word, split in pieces.items()}
+
+
+def step_changed_words_only(pieces, words):
+    return {word: split for word, split in step(pieces, words).items() if split != pieces[word]}
+
+
+def found(text, pictures, k, largest=True):
+    nearest = (pictures @ text.T).topk(k, largest=largest).indices
+    return nearest == torch.arange(len(text))[:, None]
+
+
 CASES = [
     (check_similarity, raises, "1.1 not tried yet"),
     (check_similarity, lambda t, p: F.cosine_similarity(t[:, None], p[None], dim=-1), "1.1 ok"),
@@ -270,6 +326,37 @@ CASES = [
         ),
         "before you average",
     ),
+    (check_merge_step, raises, "1.4 not tried yet"),
+    (check_merge_step, step, "1.4 ok"),
+    (check_merge_step, lambda p, w: None, "return"),
+    (check_merge_step, step_in_place, "changes `pieces`"),
+    (check_merge_step, lambda p, w: step(p, dict.fromkeys(w, 1)), "counted once per word"),
+    (check_merge_step, lambda p, w: step(p, w, choose=min), "you joined ("),
+    (check_merge_step, lambda p, w: step(p, w, join_first), "more than once"),
+    (
+        check_merge_step,
+        lambda p, w: step(p, w, join_overlapping),
+        "must spell oooh</w>, no letter twice; got oo",
+    ),
+    (check_merge_step, step_on_letters, "nothing new was joined"),
+    (check_merge_step, lambda p, w: step(step(p, w), w), "one pair only"),
+    (check_merge_step, step_changed_words_only, "all words are to be in the answer"),
+    (check_merge_step, lambda p, w: {k: list(v) for k, v in step(p, w).items()}, "tuple, as before; 'cat' has a list"),
+    (check_merge_step, lambda p, w: list(step(p, w).values()), "wanted a dictionary, word -> pieces; got list"),
+    (check_merge_step, lambda p, w: {k: v[::-1] for k, v in step(p, w).items()}, "must spell cat</w>"),
+    (check_found, raises, "1.5 not tried yet"),
+    (check_found, lambda *a: found(*a).any(1), "1.5 ok"),
+    (check_found, lambda t, p, k: ((p @ t.T).argsort(1).argsort(1) >= len(t) - k).diag(), "1.5 ok"),
+    (check_found, lambda t, p, k: None, "return"),
+    (check_found, lambda *a: found(*a).any(1).float().mean(), "one answer for each picture, True or False"),
+    (check_found, lambda *a: found(*a).any(1).float().mean().item(), "one answer for each picture, True or False"),
+    (check_found, lambda *a: found(*a), "`any(1)`"),
+    (check_found, lambda t, p, k: found(p, t, k).any(1), "each caption looks for its picture"),
+    (check_found, lambda t, p, k: found(t, p, 1).any(1), "only the very nearest"),
+    (check_found, lambda *a: found(*a, largest=False).any(1), "*least* like"),
+    (check_found, lambda t, p, k: found(t, p, k + 1).any(1), "one too many"),
+    (check_found, lambda *a: ~found(*a).any(1), "turn it round"),
+    (check_found, lambda *a: found(*a).any(1).tolist(), "wanted a tensor; got list"),
 ]
 
 
@@ -281,6 +368,9 @@ def test_checks_say_what_is_wrong(check, answer, said, capsys):
     assert len(out.splitlines()) == 1
 
 
-def test_a_crash_keeps_its_traceback():
+@pytest.mark.parametrize(
+    "check", [check_similarity, check_fair_loss, check_class_vectors, check_merge_step, check_found]
+)
+def test_a_crash_keeps_its_traceback(check):
     with pytest.raises(ZeroDivisionError):
-        check_similarity(lambda text, pictures: 1 / 0)
+        check(lambda *a: 1 / 0)

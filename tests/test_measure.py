@@ -95,6 +95,20 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path, capsys):
     assert "CLIP finds the caption, seen" in out
 
 
+def test_the_interval_is_wilsons():
+    low, high = measure.interval(0.9, 100)  # by hand: (0.9 + 0.0192 -+ 0.0619) / 1.0384
+    assert (round(low, 3), round(high, 3)) == (0.826, 0.945)
+    assert measure.interval(1.0, 512)[1] == pytest.approx(1) and measure.interval(1.0, 512)[0] > 0.99
+    assert measure.interval(0.5, 10_000)[1] - measure.interval(0.5, 10_000)[0] == pytest.approx(2 * 0.0098, rel=1e-2)
+
+
+def test_the_famous_prompt_is_asked_for_in_every_style_colour_and_place():
+    captions = measure.famous()
+    assert len(captions) == len({*captions}) == 3 * 5 * 5
+    assert "a photograph of an astronaut riding a red horse on the moon" in captions
+    assert all(len(measure.named(caption)) == 6 for caption in captions)
+
+
 def test_a_missing_judge_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="judge.* is missing"):
         measure.load_judge(tmp_path)

@@ -7,7 +7,8 @@ from diffusers.schedulers.scheduling_ddpm import rescale_zero_terminal_snr
 from diffusers.training_utils import compute_snr
 from torch.testing import assert_close
 
-from sdlearn import checks, noising
+from sdlearn import noising
+from sdlearn.checks import noising as checks
 from sdlearn.noising import ALPHA_BAR, alpha_bar, at, one_step, predict_x0, q_sample, score, snr
 
 SD = dict(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False)
@@ -196,6 +197,39 @@ def zero_end(betas):
     return rescale_zero_terminal_snr(betas)
 
 
+def velocity(x0, t, eps):
+    a = at(t, x0)
+    return a.sqrt() * eps - (1 - a).sqrt() * x0
+
+
+def x0_from_velocity(x_t, t, v):
+    a = at(t, x_t)
+    return a.sqrt() * x_t - (1 - a).sqrt() * v
+
+
+def check_target(answer):
+    checks.check_velocity(answer, x0_from_velocity)
+
+
+def check_back(answer):
+    checks.check_velocity(velocity, answer)
+
+
+def log_fit(x_t, t, data):
+    """b n: log q(x_t | each clean point), without what is the same for all."""
+    a = at(t, x_t)
+    return -(x_t[:, None] - a[:, None].sqrt() * data).square().sum((2, 3, 4)) / (2 * (1 - a[:, :, 0, 0]))
+
+
+def eps_from(weights, x_t, t, data):
+    mean = torch.einsum("bn,nchw->bchw", weights, data)
+    return (x_t - at(t, x_t).sqrt() * mean) / (1 - at(t, x_t)).sqrt()
+
+
+def best_eps(x_t, t, data):
+    return eps_from(log_fit(x_t, t, data).softmax(1), x_t, t, data)
+
+
 @pytest.mark.parametrize(
     "check, answer, number",
     [
@@ -203,6 +237,9 @@ def zero_end(betas):
         (checks.check_step_at, step_at, "3.2"),
         (checks.check_step_at, lambda b, r: torch.tensor(step_at(b, r)), "3.2"),
         (checks.check_zero_end, zero_end, "3.3"),
+        (check_target, velocity, "3.4"),
+        (check_target, lambda x0, t, eps: DDPMScheduler(**SD).get_velocity(x0, eps, t), "3.4"),
+        (checks.check_best_eps, best_eps, "3.5"),
     ],
 )
 def test_checks_accept_the_solution_and_wait_for_one(capsys, check, answer, number):
@@ -234,6 +271,9 @@ WRONG = [
     (checks.check_noise_of, lambda x, t, x0: (x - x0) / (1 - at(t, x0)).sqrt(), "not x0"),
     (checks.check_noise_of, lambda x, t, x0: noise_of(x, t, x0)[0], "wanted shape (3, 4, 2, 2)"),
     (checks.check_noise_of, lambda x, t, x0: None, "return"),
+    (checks.check_noise_of, lambda x, x0, t: noise_of(x, t, x0), "they come as (x_t, t, x0)"),  # raises, if so called
+    (checks.check_noise_of, lambda x0, t, x: noise_of(x, t, x0), "they come as (x_t, t, x0)"),  # computes
+    (checks.check_noise_of, lambda x, t, x0: x.sub_(at(t, x0).sqrt() * x0) / (1 - at(t, x0)).sqrt(), "its argument"),
     (checks.check_step_at, lambda b, r: None, "return"),
     (checks.check_step_at, lambda b, r: alpha_bar(b), "one number"),
     (checks.check_step_at, lambda b, r: 0.5, "whole number"),
@@ -243,6 +283,7 @@ WRONG = [
     (checks.check_step_at, lambda b, r: first((alpha_bar(b) / (1 - alpha_bar(b))).sqrt(), r), "no root"),
     (checks.check_step_at, lambda b, r: first((1 - b) / b, r), "product of all"),
     (checks.check_step_at, lambda b, r: 17, "wanted"),
+    (checks.check_step_at, lambda r, b: step_at(b, r), "they come as (betas, ratio)"),
     (checks.check_zero_end, lambda b: None, "return"),
     (checks.check_zero_end, lambda b: b * 1.0, "nothing has changed"),
     (checks.check_zero_end, lambda b: half_zero(b), "square it"),
@@ -251,7 +292,38 @@ WRONG = [
     (checks.check_zero_end, lambda b: 1 - rescale_zero_terminal_snr(b), "subtract them from 1"),
     (checks.check_zero_end, lambda b: rescale_zero_terminal_snr(b)[1:], "one beta is missing"),
     (checks.check_zero_end, in_place, "changes its argument"),
+    (check_target, lambda x0, t, eps: None, "my_velocity: your function returns nothing"),
+    (check_target, lambda x0, t, eps: -velocity(x0, t, eps), "the noise is positive"),
+    (check_target, q_sample, "that is x_t"),
+    (check_target, lambda x0, t, eps: eps - x0, "both parts have a factor"),
+    (check_target, lambda x0, t, eps: velocity(eps, t, x0), "another order"),
+    (check_target, lambda x0, t, eps: at(t, x0) * eps - (1 - at(t, x0)) * x0, "the factors are roots"),
+    (check_target, lambda x0, t, eps: velocity(x0, t, eps).mean(1), "wanted shape (3, 4, 2, 2)"),
+    (check_target, lambda x0, eps, t: velocity(x0, t, eps), "they come as (x0, t, eps)"),
+    (check_back, stub, "my_velocity is right, this one is not tried yet"),
+    (check_back, predict_x0, "v is not the noise"),
+    (check_back, lambda x, t, v: at(t, x).sqrt() * x + (1 - at(t, x)).sqrt() * v, "v is taken away"),
+    (check_back, lambda x, t, v: (1 - at(t, x)).sqrt() * x + at(t, x).sqrt() * v, "that is the noise"),
+    (check_back, lambda x, t, v: x0_from_velocity(x, t, v) / at(t, x).sqrt(), "no division is needed"),
+    (check_back, lambda v, t, x: x0_from_velocity(x, t, v), "they come as (x_t, t, v)"),
+    (checks.check_best_eps, lambda x, t, d: None, "return"),
+    (checks.check_best_eps, lambda x, t, d: log_fit(x, t, d).softmax(1), "wanted shape (4, 2, 1, 1)"),
+    (checks.check_best_eps, lambda x, t, d: predict_x0(x, t, best_eps(x, t, d)), "that is the best x0"),
+    (checks.check_best_eps, lambda x, t, d: best_eps(x, t, d) * (1 - at(t, x)).sqrt(), "divide by sqrt"),
+    (checks.check_best_eps, lambda x, t, d: eps_from(log_fit(x, t, d).softmax(0), x, t, d), "softmax runs over"),
+    (checks.check_best_eps, lambda x, t, d: eps_from((-log_fit(x, t, d)).softmax(1), x, t, d), "minus sign"),
+    (checks.check_best_eps, lambda x, t, d: eps_from((log_fit(x, t, d) * 2).softmax(1), x, t, d), "the 2 below"),
+    (checks.check_best_eps, lambda x, t, d: eps_from((log_fit(x, t, d) / 2).softmax(1), x, t, d), "no mean"),
+    (checks.check_best_eps, lambda x, t, d: eps_from(log_fit(x, t, d).exp(), x, t, d), "softmax, not exp"),
+    (checks.check_best_eps, lambda x, t, d: eps_from(torch.full((4, 4), 0.25), x, t, d), "weigh them"),
+    (checks.check_best_eps, lambda x, t, d: eps_from(naive(log_fit(x, t, d)), x, t, d), "let softmax do it"),
+    (checks.check_best_eps, lambda x, d, t: best_eps(x, t, d), "they come as (x_t, t, data)"),
 ]
+
+
+def naive(log):
+    """A softmax that divides 0 by 0 where all exponents are very negative."""
+    return log.exp() / log.exp().sum(1, keepdim=True)
 
 
 @pytest.mark.parametrize("check, answer, hint", WRONG)
@@ -260,9 +332,43 @@ def test_checks_help(capsys, check, answer, hint):
     assert hint in out and " ok" not in out and out.count("\n") == 1
 
 
-def test_an_error_of_the_learner_keeps_its_traceback():
+@pytest.mark.parametrize(
+    "check", [checks.check_noise_of, checks.check_zero_end, check_target, check_back, checks.check_best_eps]
+)
+def test_an_error_of_the_learner_keeps_its_traceback(check):
+    with pytest.raises(ZeroDivisionError):
+        check(lambda *given: 1 // 0)
+    with pytest.raises(ValueError, match="t must have shape"):
+        check(lambda x, *_: at(torch.zeros(1, 1), x))
     with pytest.raises(ZeroDivisionError):
         checks.check_step_at(lambda betas, ratio: 1 // 0)
+
+
+def test_what_the_learner_prints_is_seen_once(capsys):
+    assert said(capsys, checks.check_noise_of, lambda *given: print("looking")).count("looking") == 1
+
+
+def test_checks_leave_the_global_random_state_alone():
+    before = torch.random.get_rng_state()
+    for check, answer in ((check_target, velocity), (checks.check_best_eps, best_eps)):
+        check(answer)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_velocity_is_what_the_library_predicts():
+    x0, t, eps = draw()
+    x_t, v, scheduler = q_sample(x0, t, eps), velocity(x0, t, eps), DDPMScheduler(**SD, prediction_type="v_prediction")
+    assert_close(v, scheduler.get_velocity(x0, eps, t))
+    want = [scheduler.step(v[i], t[i], x_t[i]).pred_original_sample for i in range(6)]
+    assert_close(x0_from_velocity(x_t, t, v), torch.stack(want), rtol=1e-4, atol=1e-5)
+
+
+def test_the_best_noise_is_the_score_of_all_clean_points_together():
+    g = torch.Generator().manual_seed(2)
+    data, t = torch.randn(7, 2, 1, 1, generator=g), torch.tensor([100, 500, 900])
+    x_t = torch.randn(3, 2, 1, 1, generator=g).requires_grad_()
+    (gradient,) = torch.autograd.grad(log_fit(x_t, t, data).logsumexp(1).sum(), x_t)
+    assert_close(score(t, best_eps(x_t, t, data)), gradient, rtol=1e-4, atol=1e-4)
 
 
 def test_betas_of_undoes_alpha_bar():

@@ -86,6 +86,12 @@ def test_keeps_its_outputs(path):
 
 
 @each_notebook
+def test_what_a_cell_prints_is_one_output(path):
+    printed = [[output.get("name") for output in cell.outputs] for cell in code(path)]  # a progress bar is not 80 lines
+    assert [names for names in printed if any(a == b == "stdout" for a, b in zip(names, names[1:], strict=False))] == []
+
+
+@each_notebook
 def test_nothing_went_wrong(path):
     assert [output for output in outputs(path) if output.output_type == "error" or output.get("name") == "stderr"] == []
 

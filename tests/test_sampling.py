@@ -6,9 +6,15 @@ import pytest
 import torch
 
 from sdlearn import parts
-from sdlearn.checks import check_rescale, check_start_from_picture, check_two_prompts
+from sdlearn.checks.sampling import (
+    check_euler_loop,
+    check_guide_between,
+    check_rescale,
+    check_start_from_picture,
+    check_two_prompts,
+)
 from sdlearn.noising import ALPHA_BAR
-from sdlearn.sampling import denoise, encode_prompts, guide, initial_latents, text_to_image
+from sdlearn.sampling import decode_latents, denoise, encode_prompts, guide, initial_latents, text_to_image
 
 PROMPT = "a photograph of an astronaut riding a horse on the moon"
 CLOSE = dict(atol=1e-4, rtol=0)
@@ -238,6 +244,62 @@ def test_pictures_stay_in_range(small):
     assert picture.min() >= -1 and picture.max() <= 1 and picture.isfinite().all()
 
 
+# ---------------------------------------------------------------- out of the latents, in half precision too
+
+
+class Overflows(torch.nn.Module):
+    """A decoder that multiplies and divides by 60000 squared: more than half precision can hold."""
+
+    config = SimpleNamespace(scaling_factor=0.5)
+
+    def __init__(self):
+        super().__init__()
+        self.large, self.decoded = torch.nn.Parameter(torch.tensor(60000.0), requires_grad=False), []
+
+    @property
+    def dtype(self):
+        return self.large.dtype
+
+    def decode(self, z):
+        self.decoded.append(z.dtype)
+        square = self.large * self.large
+        return SimpleNamespace(sample=z * square / square)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])  # of the latents
+def test_a_vae_that_overflows_decodes_again_in_float32(dtype):
+    latents = torch.linspace(-1, 1, 2 * 4 * 8 * 8).view(2, 4, 8, 8).mul(64).round().div(64)  # exact in half
+    vae = Overflows().half()
+    assert vae.decode(latents.half()).sample.isnan().any()
+    vae.decoded.clear()
+    with pytest.warns(UserWarning, match="decodes again in float32"):
+        pictures = decode_latents(vae, latents.to(dtype))
+    assert vae.decoded == [torch.float16, torch.float32] and vae.dtype == torch.float16
+    torch.testing.assert_close(pictures, (latents / 0.5).clamp(-1, 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])  # of the VAE: neither overflows
+def test_a_vae_that_does_not_overflow_decodes_once(dtype, recwarn):
+    vae = Overflows().to(dtype)
+    pictures = decode_latents(vae, torch.full((1, 4, 8, 8), 0.25))
+    assert vae.decoded == [dtype] and pictures.dtype == torch.float32 and not recwarn
+    torch.testing.assert_close(pictures, torch.full((1, 4, 8, 8), 0.5), atol=0.01, rtol=0)
+
+
+def test_decode_latents_is_the_plain_decode_clamped(small, recwarn):
+    latents = 2 * torch.randn(2, 4, 8, 8, generator=seeded())
+    plain = small.vae.decode(latents / small.vae.config.scaling_factor).sample
+    assert plain.abs().max() > 1  # there is something to clamp
+    torch.testing.assert_close(decode_latents(small.vae, latents), plain.clamp(-1, 1))
+    assert small.vae.dtype == torch.float32 and not recwarn
+
+
+def test_a_nan_that_came_in_is_no_reason_to_decode_float32_again():
+    vae = Overflows()
+    assert decode_latents(vae, torch.full((1, 4, 8, 8), torch.nan)).isnan().all()
+    assert vae.decoded == [torch.float32]
+
+
 # ---------------------------------------------------------------- errors
 
 
@@ -266,7 +328,10 @@ def not_tried(*_):
     raise NotImplementedError
 
 
-@pytest.mark.parametrize("check", [check_two_prompts, check_start_from_picture, check_rescale])
+EXERCISES = [check_two_prompts, check_start_from_picture, check_rescale, check_euler_loop, check_guide_between]
+
+
+@pytest.mark.parametrize("check", EXERCISES)
 def test_checks_stub_and_crash(capsys, check):
     assert said(capsys, check, not_tried).endswith("not tried yet")
     assert "return" in said(capsys, check, lambda *_: None)
@@ -362,3 +427,120 @@ def test_rescale_is_the_library_s():
 
     text, guided = torch.randn(2, 3, 4, 8, 8, generator=seeded())
     torch.testing.assert_close(rescale()(guided, text, 0.7), rescale_noise_cfg(guided, text, 0.7))
+
+
+def euler(begin=None, shrink=None, context=None, guide=guide, move=None, last=None, t_of=lambda t, i, sigma: t):
+    """The solution, or one with a mistake in it."""
+    begin, shrink = begin or (lambda sigma: (sigma**2 + 1).sqrt()), shrink or (lambda sigma: (sigma**2 + 1).sqrt())
+    context, move = context or (lambda e, x: torch.cat([e, x])), move or (lambda x, y, eps, s, n: x + (n - s) * eps)
+
+    def answer(unet, timesteps, sigmas, noise, empty, text, guidance_scale):
+        latents = noise * begin(sigmas[0])
+        for i, t in enumerate(timesteps[:last]):
+            scaled = latents / shrink(sigmas[i])
+            noise_pred = unet(
+                torch.cat([scaled, scaled]), t_of(t, i, sigmas[i]), encoder_hidden_states=context(empty, text)
+            )
+            eps = guide(*noise_pred.sample.chunk(2), guidance_scale)
+            latents = move(latents, scaled, eps, sigmas[i], sigmas[i + 1])
+        return latents
+
+    return answer
+
+
+def latents_once(unet, timesteps, sigmas, noise, empty, text, guidance_scale):
+    once = lambda x, t, encoder_hidden_states: unet(x.chunk(2)[0], t, encoder_hidden_states)  # noqa: E731
+    return euler()(once, timesteps, sigmas, noise, empty, text, guidance_scale)
+
+
+def two_passes(unet, timesteps, sigmas, noise, empty, text, guidance_scale):
+    """Right, too: one pass for each prompt."""
+    latents = noise * (sigmas[0] ** 2 + 1) ** 0.5
+    for t, sigma, after in zip(timesteps, sigmas, sigmas[1:], strict=False):
+        eps_empty, eps_text = (unet(latents / (sigma**2 + 1) ** 0.5, t, words)[0] for words in (empty, text))
+        latents = latents + (after - sigma) * guide(eps_empty, eps_text, guidance_scale)
+    return latents
+
+
+EULERS = {
+    "5.4 ok": euler(),
+    "4 ok": two_passes,
+    "still as it was drawn": euler(begin=lambda sigma: 1),
+    "not sigma: there is a picture": euler(begin=lambda sigma: sigma),
+    "go into the U-Net as they are": euler(shrink=lambda sigma: 1),
+    "1), not by sigma": euler(shrink=lambda sigma: sigma),
+    "not by sigma^2 + 1": euler(shrink=lambda sigma: sigma**2 + 1),
+    "only the U-Net gets": euler(move=lambda x, y, eps, s, n: y + (n - s) * eps),
+    "order is swapped": euler(context=lambda e, x: torch.cat([x, e])),
+    "guidance is missing": euler(guide=lambda e, x, s: x),
+    "starts at eps_empty": euler(guide=lambda e, x, s: x + s * (x - e)),
+    "wrong way": euler(move=lambda x, y, eps, s, n: x + (s - n) * eps),
+    "all noise in each step": euler(move=lambda x, y, eps, s, n: x - s * eps),
+    "not by sigma_next": euler(move=lambda x, y, eps, s, n: x + n * eps),
+    "one step is missing": euler(last=-1),
+    "inside the loop": euler(last=1),
+    "told t": euler(t_of=lambda t, i, sigma: sigma),
+    "not the step's number": euler(t_of=lambda t, i, sigma: i),
+    "2 latents and 4 texts": latents_once,
+    "4 latents and 2 texts": euler(context=lambda e, x: x),
+    "wanted shape": lambda *given: euler()(*given)[0],
+    "wanted a tensor": lambda *given: list(euler()(*given)),
+    "in place": lambda unet, t, sigmas, noise, *rest: noise.copy_(euler()(unet, t, sigmas, noise, *rest)),
+}
+
+
+@pytest.mark.parametrize("word", EULERS)
+def test_check_euler_loop(capsys, word):
+    assert word in said(capsys, check_euler_loop, EULERS[word])
+
+
+def test_the_euler_loop_is_the_library_s_and_ddim_but_for_its_end(small):
+    empty, text = encode_prompts(small.tokenizer, small.text_encoder, ["", PROMPT]).split(1)
+    scheduler, noise = with_scheduler(small, "euler").scheduler, torch.randn(1, 4, 8, 8, generator=seeded(2))
+    for chosen in (scheduler, small.scheduler):
+        chosen.set_timesteps(12)
+    mine = euler()(small.unet, scheduler.timesteps, scheduler.sigmas, noise, empty, text, 4.0)
+    theirs = denoise(small.unet, scheduler, noise * scheduler.init_noise_sigma, empty, text, 4.0)
+    torch.testing.assert_close(mine, theirs, **CLOSE)
+    states = []
+    ddim = denoise(small.unet, small.scheduler, noise, empty, text, 4.0, watch=lambda t, x: states.append(x))
+    eps = (states[-2] - ALPHA_BAR[1].sqrt() * mine) / (1 - ALPHA_BAR[1]).sqrt()  # the last one, at level 1
+    end = ALPHA_BAR[0].sqrt() * mine + (1 - ALPHA_BAR[0]).sqrt() * eps  # DDIM ends at level 0, Euler without noise
+    torch.testing.assert_close(ddim, end, atol=1e-3, rtol=0)
+
+
+def between(inside=lambda e, x, s: e + s * (x - e), outside=lambda e, x, s: x, on=lambda t, low, high: low <= t < high):
+    """The solution, or one with a mistake in it."""
+    return lambda e, x, t, s, low, high: inside(e, x, s) if on(t, low, high) else outside(e, x, s)
+
+
+BETWEENS = {
+    "5.5 ok": between(),
+    "5 ok": lambda e, x, t, s, low, high: guide(e, x, torch.where((t >= low) & (t < high), s, 1.0)),
+    "on at every t: outside": between(on=lambda *_: True),
+    "never on": between(on=lambda *_: False),
+    "wrong way round": between(on=lambda t, low, high: not low <= t < high),
+    "not eps_empty": between(outside=lambda e, x, s: e),
+    "at t = high": between(on=lambda t, low, high: low <= t <= high),
+    "at t = low": between(on=lambda t, low, high: low < t < high),
+    "both ends": between(on=lambda t, low, high: low < t <= high),
+    "look at low too": between(on=lambda t, low, high: t < high),
+    "look at high too": between(on=lambda t, low, high: t >= low),
+    "starts at eps_empty": between(inside=lambda e, x, s: x + s * (x - e)),
+    "nothing is predicted": between(outside=lambda e, x, s: torch.zeros_like(x)),
+    "for some t": between(outside=lambda e, x, s: None),
+    "wanted shape": between(outside=lambda e, x, s: x[0]),
+    "wanted a tensor": between(outside=lambda e, x, s: 1.0),
+    "in place": between(inside=lambda e, x, s: e.add_(s * (x - e))),
+}
+
+
+@pytest.mark.parametrize("word", BETWEENS)
+def test_check_guide_between(capsys, word):
+    assert word in said(capsys, check_guide_between, BETWEENS[word])
+
+
+def test_guidance_between_all_levels_is_guidance():
+    empty, text = torch.randn(2, 2, 4, 8, 8, generator=seeded())
+    for t in (0, 1, 999):
+        torch.testing.assert_close(between()(empty, text, t, 4.0, 0, 1000), guide(empty, text, 4.0))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from sdlearn import checks, measure, scenes
+from sdlearn import measure, scenes
+from sdlearn.checks import scenes as checks
 from sdlearn.scenes import HELD_OUT, WORDINGS, WORDS
 
 N = 600

@@ -1,6 +1,7 @@
 """Lesson 4: the U-Net's parts against the library, its loss, its attention, and the checks of the exercises."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from diffusers.models.embeddings import Timesteps
 from torch.testing import assert_close
 
-from sdlearn import checks
+from sdlearn.checks import unet as checks
 from sdlearn.fit import fit
 from sdlearn.unet import AttentionMaps, attention, diffusion_loss, drop_captions, new_unet, time_embedding
 
@@ -197,7 +198,16 @@ def stub(*_):
     raise NotImplementedError
 
 
-@pytest.mark.parametrize("check", [checks.check_drop_captions, checks.check_masked_attention, checks.check_skip_losses])
+CHECKS = [
+    checks.check_drop_captions,
+    checks.check_masked_attention,
+    checks.check_skip_losses,
+    checks.check_unet_with_words,
+    checks.check_word_centres,
+]
+
+
+@pytest.mark.parametrize("check", CHECKS)
 def test_checks_know_a_stub_and_leave_a_crash_alone(capsys, check):
     assert said(capsys, check, stub).endswith("not tried yet")
     assert "return" in said(capsys, check, lambda *_: None)
@@ -295,14 +305,127 @@ def test_check_skip_losses_refuses(capsys, hint):
     assert hint in said(capsys, checks.check_skip_losses, SKIPS[hint])
 
 
+def unet_with_words(net, x, t, words, early=False, bottom="rar", swap=False):
+    temb = net.time_embedding(time_embedding(t, 128))
+
+    def listen(attention, h):
+        return attention(h, encoder_hidden_states=words, return_dict=False)[0]
+
+    h = net.conv_in(x)
+    skips = [h]
+    for block in net.down_blocks:
+        h = block.resnets[0](h, temb)
+        skips += [h] if early else []
+        h = listen(block.attentions[0], h)
+        skips += [] if early else [h]
+        if block.downsamplers:
+            h = block.downsamplers[0](h)
+            skips += [h]
+    resnets = iter(net.mid_block.resnets)
+    for turn in bottom:
+        h = next(resnets)(h, temb) if turn == "r" else listen(net.mid_block.attentions[0], h)
+    for block in net.up_blocks:
+        for i in range(2):
+            both = [skips.pop(), h] if swap else [h, skips.pop()]
+            h = listen(block.attentions[i], block.resnets[i](torch.cat(both, 1), temb))
+        h = block.upsamplers[0](h) if block.upsamplers else h
+    return net.conv_out(F.silu(net.conv_norm_out(h)))
+
+
+def altered(alter, where=""):  # the library's U-Net; alter(what comes in, what goes out) of some attention blocks
+    def answer(net, x, t, words):
+        blocks = [m for name, m in net.named_modules() if re.search(rf"^{where}.*attentions\.\d$", name)]
+        hooks = [m.register_forward_hook(lambda m, args, out: (alter(args[0], out[0]),)) for m in blocks]
+        out = net(x, t, encoder_hidden_states=words).sample
+        for hook in hooks:
+            hook.remove()
+        return out
+
+    return answer
+
+
+WALKS = {
+    "no words came in: attention": altered(lambda h, out: h),
+    "no words came in going down": altered(lambda h, out: h, "down"),
+    "no words came in at the bottom": altered(lambda h, out: h, "mid"),
+    "no words came in going up": altered(lambda h, out: h, "up"),
+    "laid aside too early": lambda *a: unet_with_words(*a, early=True),
+    "not before them": lambda *a: unet_with_words(*a, bottom="arr"),
+    "not after them": lambda *a: unet_with_words(*a, bottom="rra"),
+    "behind what comes from below": lambda *a: unet_with_words(*a, swap=True),
+    "adds its input by itself": altered(lambda h, out: h + out),
+    "`.sample`": lambda net, x, t, words: net(x, t, encoder_hidden_states=words),
+    "right shape": lambda *a: -unet_with_words(*a),
+    "wanted shape": lambda *a: unet_with_words(*a)[:1],
+}
+
+
+@pytest.mark.parametrize("hint", WALKS)
+def test_check_unet_with_words_refuses(capsys, hint):
+    assert hint in said(capsys, checks.check_unet_with_words, WALKS[hint])
+
+
+def lift(heat):
+    return heat - heat.amin(1, keepdim=True)
+
+
+def word_maps(maps, tokens, side, layers=None, calls=None, heads=None):  # b places; of each: how many, None for all
+    fine = [layer for layer in maps.values() if layer[0].shape[2] == side**2][:layers]
+    heat = torch.stack([w[:, :heads].mean(1) for layer in fine for w in layer[:calls]]).mean(0)  # b places words
+    return torch.stack([heat[i, :, token] for i, token in enumerate(tokens.tolist())])
+
+
+def word_centres(maps, tokens, side, lift=lift, **parts):
+    heat = lift(word_maps(maps, tokens, side, **parts))
+    heat = (heat / heat.sum(1, keepdim=True)).unflatten(1, (side, side))
+    rows, columns, count = heat.sum(2), heat.sum(1), torch.arange(side).float()
+    return torch.stack([rows @ count, columns @ count], 1)
+
+
+def changes_maps(maps, tokens, side):
+    centres = word_centres(maps, tokens, side)
+    for calls in maps.values():
+        calls[0] -= calls[0].min()
+    return centres
+
+
+def brightest(maps, tokens, side):
+    top = word_maps(maps, tokens, side).argmax(1)
+    return torch.stack([top // side, top % side], 1)
+
+
+CENTRES = {
+    "only one layer": lambda *a: word_centres(*a, layers=1),
+    "only the first call": lambda *a: word_centres(*a, calls=1),
+    "only the last call": lambda m, *a: word_centres({name: calls[-1:] for name, calls in m.items()}, *a),
+    "only one head": lambda *a: word_centres(*a, heads=1),
+    "swapped": lambda *a: word_centres(*a).flip(1),
+    "count from 0": lambda *a: word_centres(*a) + 1,
+    "lowest place first": lambda *a: word_centres(*a, lift=lambda heat: heat),
+    "for the whole batch": lambda *a: word_centres(*a, lift=lambda heat: heat - heat.min()),
+    "the first one's for all": lambda m, tokens, side: word_centres(m, tokens[:1].expand(3), side),
+    "too far": lambda m, tokens, side: word_centres(m, tokens + 1, side),
+    "too early": lambda m, tokens, side: word_centres(m, tokens - 1, side),
+    "sum to 1": lambda *a: word_centres(*a) * lift(word_maps(*a)).sum(1, keepdim=True),
+    "brightest place": brightest,
+    "changed the maps": changes_maps,
+    "wanted shape": lambda *a: word_centres(*a).T,
+}
+
+
+@pytest.mark.parametrize("hint", CENTRES)
+def test_check_word_centres_refuses(capsys, hint):
+    assert hint in said(capsys, checks.check_word_centres, CENTRES[hint])
+
+
 def test_checks_say_ok(capsys):
-    assert said(capsys, checks.check_drop_captions, drop_captions) == "4.1 ok"
-    assert said(capsys, checks.check_masked_attention, masked) == "4.2 ok"
-    assert said(capsys, checks.check_skip_losses, skip_losses) == "4.3 ok"
+    answers = [drop_captions, masked, skip_losses, unet_with_words, word_centres]
+    assert [said(capsys, *pair) for pair in zip(CHECKS, answers, strict=True)] == [f"4.{i + 1} ok" for i in range(5)]
 
 
 def test_checks_leave_the_random_state_alone(capsys):
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    said(capsys, checks.check_skip_losses, skip_losses)
+    for check, answer in zip(CHECKS[2:], (skip_losses, unet_with_words, word_centres), strict=True):
+        said(capsys, check, answer)
     assert torch.equal(torch.get_rng_state(), before)

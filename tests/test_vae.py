@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from sdlearn import checks, scenes, vae
+from sdlearn import scenes, vae
+from sdlearn.checks import vae as checks
 from sdlearn.train import fit, train_vae
 
 
@@ -226,7 +227,10 @@ def not_tried(*_):
     raise NotImplementedError
 
 
-@pytest.mark.parametrize("name, number", [("posterior", "2.1"), ("psnr", "2.2"), ("damage", "2.3")])
+@pytest.mark.parametrize(
+    "name, number",
+    [("posterior", "2.1"), ("psnr", "2.2"), ("damage", "2.3"), ("slerp", "2.4"), ("coarse", "2.5")],
+)
 def test_a_stub_is_not_tried_yet_and_a_crash_keeps_its_traceback(name, number, capsys):
     check = getattr(checks, f"check_{name}")
     assert check(not_tried) is None
@@ -357,4 +361,115 @@ def test_check_damage_helps(mistake, capsys):
 def test_check_damage_accepts_and_leaves_the_global_random_state_alone(capsys):
     before = torch.get_rng_state()
     assert says(checks.check_damage, damage, capsys) == "2.3 ok"
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def angle_between(a, b):  # b 1 1 1
+    return F.cosine_similarity(a.flatten(1), b.flatten(1)).clamp(-1, 1).acos()[:, None, None, None]
+
+
+def on_the_arc(a, b, w, angle=None):
+    angle = angle_between(a, b) if angle is None else angle
+    return (((1 - w) * angle).sin() * a + (w * angle).sin() * b) / angle.sin()
+
+
+def my_slerp(a, b, w):
+    return torch.where(angle_between(a, b) > 1e-3, on_the_arc(a, b, w), a.lerp(b, w))
+
+
+def all_or_none(a, b, w):
+    got = on_the_arc(a, b, w)
+    return a.lerp(b, w) if got.isnan().any() else got
+
+
+def unit(x):
+    return F.normalize(x.flatten(1)).view_as(x)
+
+
+SLERP = {
+    "straight": (lambda a, b, w: a.lerp(b, w), "straight line"),
+    "other way round": (lambda a, b, w: my_slerp(b, a, w), "w = 0 must give a"),
+    "one angle": (lambda a, b, w: on_the_arc(a, b, w, angle_between(a[None], b[None])[0]), "whole batch"),
+    "an angle for each place": (
+        lambda a, b, w: on_the_arc(a, b, w, F.cosine_similarity(a, b).acos()[:, None]),
+        "every place",
+    ),
+    "cosine as angle": (lambda a, b, w: on_the_arc(a, b, w, angle_between(a, b).cos()), "`acos`"),
+    "no lengths": (lambda a, b, w: on_the_arc(a, b, w, (a * b).sum((1, 2, 3), True).acos()), "divide a . b"),
+    "length 1": (lambda a, b, w: on_the_arc(unit(a), unit(b), w), "keep the lengths"),
+    "not divided": (lambda a, b, w: on_the_arc(a, b, w) * angle_between(a, b).sin(), "divide by sin(angle)"),
+    "nan": (on_the_arc, "point the same way"),
+    "all or none": (all_or_none, "torch.where"),
+    "flat": (lambda a, b, w: my_slerp(a, b, w).flatten(1), "came back flat"),
+    "in place": (lambda a, b, w: a.lerp_(b, w), "changes its arguments"),
+}
+
+
+@pytest.mark.parametrize("mistake", SLERP)
+def test_check_slerp_helps(mistake, capsys):
+    function, hint = SLERP[mistake]
+    assert hint in says(checks.check_slerp, function, capsys)
+
+
+def test_check_slerp_accepts(capsys):
+    assert says(checks.check_slerp, my_slerp, capsys) == "2.4 ok"
+
+    def one_by_one(a, b, w):  # with the usual threshold
+        close = F.cosine_similarity(a.flatten(1), b.flatten(1)) > 0.9995
+        each = [x.lerp(y, w) if c else my_slerp(x[None], y[None], w)[0] for x, y, c in zip(a, b, close, strict=True)]
+        return torch.stack(each)
+
+    assert says(checks.check_slerp, one_by_one, capsys) == "2.4 ok"
+
+
+def rounded(z, k, steps=0, low=-4, high=4, near=torch.round):
+    step = 8 / (steps or k - 1)
+    return near((z.clamp(low, high) + 4) / step) * step - 4
+
+
+def coarse(net, x, levels, change=rounded, fold=vae.encode, unfold=vae.decode, quality=vae.psnr, goal=None):
+    z = fold(net, x)
+    goal = x if goal is None else goal(net, z)
+    return torch.tensor([quality(goal, unfold(net, change(z, k))) for k in levels])
+
+
+def bare_mean(net, x):
+    return net.encode(x).latent_dist.mean
+
+
+def pops(net, x, levels):
+    got = coarse(net, x, levels)
+    levels.pop()
+    return got
+
+
+COARSE = {
+    "k steps": (lambda n, x, ks: coarse(n, x, ks, lambda z, k: rounded(z, k, steps=k)), "8 / (k - 1)"),
+    "no clamp": (lambda n, x, ks: coarse(n, x, ks, lambda z, k: rounded(z, k, low=-99, high=99)), "clamp"),
+    "down": (lambda n, x, ks: coarse(n, x, ks, lambda z, k: rounded(z, k, near=torch.floor)), "rounds down"),
+    "numbers of levels": (
+        lambda n, x, ks: coarse(n, x, ks, lambda z, k: ((z.clamp(-4, 4) + 4) * (k - 1) / 8).round()),
+        "minus 4",
+    ),
+    "not scaled": (lambda n, x, ks: coarse(n, x, ks, fold=bare_mean, unfold=bare), "scaled latents"),
+    "not rounded": (lambda n, x, ks: coarse(n, x, ks, lambda z, k: z), "decode the rounded ones"),
+    "against the decoded": (lambda n, x, ks: coarse(n, x, ks, goal=vae.decode), "that went in"),
+    "error": (lambda n, x, ks: coarse(n, x, ks, quality=F.mse_loss), "makes decibels"),
+    "a list": (lambda n, x, ks: coarse(n, x, ks).tolist(), "torch.tensor"),
+    "one number": (lambda n, x, ks: coarse(n, x, ks).mean(), "its own"),
+    "levels changed": (pops, "changes its arguments"),
+    "pictures": (lambda n, x, ks: coarse(n, x, ks)[:2], "wanted shape (3,)"),
+    "upside down": (lambda n, x, ks: -coarse(n, x, ks), "wrong numbers"),
+}
+
+
+@pytest.mark.parametrize("mistake", COARSE)
+def test_check_coarse_helps(mistake, capsys):
+    function, hint = COARSE[mistake]
+    assert hint in says(checks.check_coarse, function, capsys)
+
+
+def test_check_coarse_accepts_and_leaves_the_global_random_state_alone(capsys):
+    before = torch.get_rng_state()
+    assert says(checks.check_coarse, coarse, capsys) == "2.5 ok"
     assert torch.equal(torch.get_rng_state(), before)

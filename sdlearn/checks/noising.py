@@ -1,0 +1,250 @@
+"""The checks of lesson 3."""
+
+import io
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import partial
+from itertools import islice, permutations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sdlearn import noising
+from sdlearn.checks import compare, verdict
+
+
+def ask(
+    learner: Callable,  # the function of an exercise
+    order: str,  # its arguments as the stub has them, "(x_t, t, x0)"
+    given: tuple[Tensor | float, ...],  # what it is called with
+    hint_for: Callable[..., str | None],  # says what is wrong with an answer; None where it is right
+) -> str | None:  # a hint, or None where all is right
+    """Call the learner's function with copies of its arguments, and say what is wrong with the answer.
+
+    An error of the learner's own is raised as it is, unless the arguments in another order give the
+    right answer: then that is what went wrong.
+    """
+    swapped = f"right, if its arguments came in another order: they come as {order}"
+    mine = copies(given)
+    try:
+        got = learner(*mine)
+    except Exception as error:
+        if isinstance(error, NotImplementedError) or not right_in_another_order(learner, given, hint_for):
+            raise
+        return swapped
+    if any(isinstance(x, Tensor) and not torch.equal(x, y) for x, y in zip(mine, given, strict=True)):
+        return "your function changes its argument: make a new tensor instead"
+    if isinstance(got, Tensor) and got.isnan().any():
+        return "there are NaNs: 0 was divided by 0 (exp of a very negative number is 0: let softmax do it)"
+    hint = hint_for(got)
+    return swapped if hint and right_in_another_order(learner, given, hint_for) else hint
+
+
+def right_in_another_order(
+    learner: Callable,  # the function of an exercise
+    given: tuple[Tensor | float, ...],  # its arguments, in the stub's order
+    hint_for: Callable[..., str | None],  # as in `ask`
+) -> bool:
+    """Whether the function gives the right answer to the same arguments in some other order."""
+    for other in islice(permutations(given), 1, None):
+        try:
+            with redirect_stdout(io.StringIO()):  # what the learner prints is shown once, not six times
+                if hint_for(learner(*copies(other))) is None:
+                    return True
+        except Exception:
+            continue
+    return False
+
+
+def copies(
+    given: tuple[Tensor | float, ...],
+) -> list[Tensor | float]:
+    """The same values, free to be changed."""
+    return [x.clone() if isinstance(x, Tensor) else x for x in given]
+
+
+def check_noise_of(
+    my_noise_of: Callable[[Tensor, Tensor, Tensor], Tensor],  # the answer to exercise 3.1
+) -> None:
+    """From x_t and x0 back to the noise that lies between them."""
+
+    def hints():
+        x0, eps = torch.randn(2, 3, 4, 2, 2, generator=torch.Generator().manual_seed(31))
+        t = torch.tensor([0, 300, 999])
+        x_t, a = noising.q_sample(x0, t, eps), noising.at(t, x0)
+        rest = x_t - a.sqrt() * x0
+        wrong = {
+            "x_t holds sqrt(alpha_bar) x0, not x0: shrink x0 before you subtract it": (x_t - x0) / (1 - a).sqrt(),
+            "the plain difference is not the noise: shrink x0 first, divide at the end": x_t - x0,
+            "what is left after subtracting is sqrt(1 - alpha_bar) eps: divide": rest,
+            "divide by the root of 1 - alpha_bar, not by 1 - alpha_bar": rest / (1 - a),
+            "divide by the factor of the noise, sqrt(1 - alpha_bar), not by the signal's": rest / a.sqrt(),
+            "the factor of x0 is the root of alpha_bar": (x_t - a * x0) / (1 - a).sqrt(),
+            "the two factors are the wrong way round": (x_t - (1 - a).sqrt() * x0) / a.sqrt(),
+            "this is sqrt(1 - alpha_bar) eps: divide, do not multiply, at the end": rest * (1 - a).sqrt(),
+        }
+        hint_for = partial(compare, want=eps, wrong=wrong, atol=1e-4)
+        yield ask(my_noise_of, "(x_t, t, x0)", (x_t, t, x0), hint_for)
+
+    verdict("3.1", hints)
+
+
+def check_step_at(
+    my_step_at: Callable[[Tensor, float], int],  # the answer to exercise 3.2
+) -> None:
+    """The first step at which the signal-to-noise ratio is no higher than a given one."""
+
+    def hints():
+        for betas, ratio in ((noising.scaled_linear_betas(), 0.1), (noising.linear_betas(), 2.0)):
+            a = noising.alpha_bar(betas)
+            first = lambda curve, ratio=ratio: int((curve <= ratio).int().argmax())  # noqa: E731
+            want = first(a / (1 - a))
+            wrong = {
+                first(a): "that is where alpha_bar reaches the ratio: the ratio is alpha_bar / (1 - alpha_bar)",
+                first((a / (1 - a)).sqrt()): "no root here: the ratio compares variances",
+                0: "at step 0 there is hardly any noise: is alpha_bar the product of all 1 - beta so far, and on top?",
+                want + 1: "one too late: steps count from 0",
+                want - 1: "one too early: this step is still above the ratio",
+            }
+
+            hint_for = partial(compare_steps, want=want, wrong=wrong)
+            yield ask(my_step_at, "(betas, ratio)", (betas, ratio), hint_for)
+
+    verdict("3.2", hints)
+
+
+def compare_steps(
+    got,  # what the learner's function returned
+    want: int,  # the right step
+    wrong: dict[int, str],  # what typical mistakes return -> hint
+) -> str | None:  # a hint, or None where it is right
+    """Say how the number of a step differs from the right one."""
+    if got is None:
+        return "your function returns nothing: is there a `return` at its end?"
+    if isinstance(got, Tensor) and got.numel() != 1:
+        return f"wanted one number; got a tensor of shape {tuple(got.shape)}"
+    if isinstance(got, bool) or int(got) != got:
+        return f"wanted the number of a step, a whole number; got {got}"
+    return None if int(got) == want else wrong.get(int(got), f"wanted {want}; got {int(got)}")
+
+
+def check_zero_end(
+    my_zero_end: Callable[[Tensor], Tensor],  # the answer to exercise 3.3
+) -> None:
+    """A schedule whose last step holds no signal at all (arXiv 2305.08891, algorithm 1)."""
+
+    def hints():
+        for betas in (noising.scaled_linear_betas(), noising.linear_betas(50)):
+            given = betas.clone()
+            got = my_zero_end(given)
+            if not torch.equal(given, betas):
+                yield "your function changes its argument: make a new tensor instead"
+            a = noising.alpha_bar(betas)
+            root = a.sqrt()
+            moved = root - root[-1]
+            good = moved * root[0] / moved[0]
+            flat = (a - a[-1]) * a[0] / (a[0] - a[-1])
+            if isinstance(got, Tensor) and got.shape == (len(betas) - 1,):
+                yield "one beta is missing: the first is 1 - alpha_bar of step 0, with nothing to divide by"
+            wrong = {
+                "that is alpha_bar: turn it back into betas": good**2,
+                "that is the root of alpha_bar: square it, then turn it back into betas": good,
+                "turn roots back into alpha_bar (square them) before you make betas": betas_of(good),
+                "these are 1 - beta: subtract them from 1": 1 - betas_of(good**2),
+                "the end is right, but step 0 has moved too: stretch the roots to where they began": betas_of(moved**2),
+                "stretch the root of alpha_bar, not alpha_bar itself": betas_of(flat),
+                "nothing has changed: the last alpha_bar is still above 0": betas,
+            }
+            yield compare(got, betas_of(good**2), wrong)
+
+    verdict("3.3", hints)
+
+
+def betas_of(
+    a: Tensor,  # steps, alpha_bar
+) -> Tensor:  # steps
+    """Undo `alpha_bar`: beta_t = 1 - alpha_bar_t / alpha_bar_(t-1)."""
+    return 1 - torch.cat([a[:1], a[1:] / a[:-1]])
+
+
+def check_velocity(
+    my_velocity: Callable[[Tensor, Tensor, Tensor], Tensor],  # the answer to exercise 3.4: the target
+    my_x0_from_velocity: Callable[[Tensor, Tensor, Tensor], Tensor],  # and the way back
+) -> None:
+    """The mixture v of noise and picture, and from it back to the picture (arXiv 2202.00512, appendix D)."""
+
+    def hints():
+        x0, eps = torch.randn(2, 3, 4, 2, 2, generator=torch.Generator().manual_seed(34))
+        t = torch.tensor([0, 400, 999])
+        x_t, signal, noise = noising.q_sample(x0, t, eps), noising.at(t, x0).sqrt(), (1 - noising.at(t, x0)).sqrt()
+        v = signal * eps - noise * x0
+        wrong = {
+            "the signs are turned round: the noise is positive": -v,
+            "x0 is taken away, not added": signal * eps + noise * x0,
+            "the two factors are the wrong way round": noise * eps - signal * x0,
+            "that is x_t": x_t,
+            "the factors are roots": signal**2 * eps - noise**2 * x0,
+            "both parts have a factor": eps - x0,
+        }
+        hint = ask(my_velocity, "(x0, t, eps)", (x0, t, eps), partial(compare, want=v, wrong=wrong))
+        yield hint and f"my_velocity: {hint}"
+        back = {
+            "that is the noise; x0 is the other way to add up the two": eps,
+            "v is not the noise: predict_x0 does not fit here": noising.predict_x0(x_t, t, v),
+            "v is taken away, not added": signal * x_t + noise * v,
+            "the two factors are the wrong way round": noise * x_t - signal * v,
+            "the sign is turned round": -x0,
+            "the factors are roots": signal**2 * x_t - noise**2 * v,
+            "no division is needed: signal^2 + noise^2 is 1": x0 / signal,
+        }
+        try:
+            hint_for = partial(compare, want=x0, wrong=back, atol=1e-4)
+            hint = ask(my_x0_from_velocity, "(x_t, t, v)", (x_t, t, v), hint_for)
+        except NotImplementedError:
+            hint = "my_velocity is right, this one is not tried yet"
+        yield hint and f"my_x0_from_velocity: {hint}"
+
+    verdict("3.4", hints)
+
+
+def check_best_eps(
+    my_best_eps: Callable[[Tensor, Tensor, Tensor], Tensor],  # the answer to exercise 3.5
+) -> None:
+    """The noise that is expected in x_t where all clean points are known."""
+
+    def hints():
+        x_t, data = torch.randn(2, 4, 2, 1, 1, generator=torch.Generator().manual_seed(35))  # b = n: no axis raises
+        x_t[0] += 3  # so far from all that exp alone would give 0
+        t = torch.tensor([0, 300, 500, 800])
+        x, points, a = x_t.flatten(1), data.flatten(1), noising.at(t, x_t).flatten(1)  # b 2, n 2, b 1
+        far = (x[:, None] - a.sqrt()[..., None] * points).square().sum(-1)  # b n
+        log = -far / (2 * (1 - a))
+        mixed = (x[:, None] - a.sqrt() * points).square().sum(-1)  # each clean point with its own row's alpha_bar
+        plain, nearest = (x[:, None] - points).square().sum(-1), F.one_hot(far.argmin(1), 4).float()
+
+        def noise(weights):  # b n -> b 2 1 1
+            return ((x - a.sqrt() * (weights @ points)) / (1 - a).sqrt())[..., None, None]
+
+        mean = log.softmax(1) @ points
+        wrong = {
+            "that is the best x0: the noise follows from it as in 3.1": mean[..., None, None],
+            "divide by sqrt(1 - alpha_bar) at the end": (x - a.sqrt() * mean)[..., None, None],
+            "shrink the average before you subtract it, as in 3.1": ((x - mean) / (1 - a).sqrt())[..., None, None],
+            "the nearest point alone is not the best answer: take the average by weight": noise(nearest),
+            "all points count the same: weigh them by how well they fit": noise(torch.full_like(far, 0.25)),
+            "the farthest point counts most: there is a minus sign in the exponent": noise((-log).softmax(1)),
+            "softmax runs over the clean points: the weights of one noisy point sum to 1": noise(log.softmax(0)),
+            "compare x_t with the shrunk clean points, sqrt(alpha_bar) x_i": noise((-plain / 2 / (1 - a)).softmax(1)),
+            "divide the squared distance by 2 (1 - alpha_bar)": noise((-far).softmax(1)),
+            "the 2 below the fraction is missing": noise((2 * log).softmax(1)),
+            "the distance is squared": noise((-far.sqrt() / 2 / (1 - a)).softmax(1)),
+            "add up the squares of the two numbers of a point: no mean": noise((log / 2).softmax(1)),
+            "below the fraction is 1 - alpha_bar, without a root": noise((-far / 2 / (1 - a).sqrt()).softmax(1)),
+            "weights sum to 1: softmax, not exp": noise(log.exp()),
+            "alpha_bar went along the clean points: it belongs to x_t": noise((-mixed / 2 / (1 - a)).softmax(1)),
+        }
+        hint_for = partial(compare, want=noise(log.softmax(1)), wrong=wrong, atol=1e-3)
+        yield ask(my_best_eps, "(x_t, t, data)", (x_t, t, data), hint_for)
+
+    verdict("3.5", hints)

@@ -1,0 +1,115 @@
+"""Where a model lies: with the course, in a directory, or on the hub, from where it is fetched once."""
+
+import json
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import torch
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.utils import get_session
+from safetensors import SafetensorError
+
+MINI = Path(__file__).parent / "mini"  # the shipped model
+V1_4 = "CompVis/stable-diffusion-v1-4"
+RELATIVES = (  # on the hub: where V1_4 cannot be had, the next version; then two distilled ones, smaller
+    "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "nota-ai/bk-sdm-small",
+    "nota-ai/bk-sdm-tiny",
+)
+WEIGHTS = {  # the files without which there is no picture
+    "text_encoder": "model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+    "unet": "diffusion_pytorch_model.safetensors",
+}
+
+
+def find(
+    name: str | Path,  # as in `load`
+    dtype: torch.dtype = torch.float32,  # which of a hub's files to fetch
+) -> Path:  # a directory with all parts of a Stable Diffusion
+    """Look where a model lies, and fetch it from the hub where it is not here yet; it must be complete."""
+    folder = MINI if str(name) == "mini" else Path(name)
+    if not folder.is_dir():
+        if folder.is_absolute() or str(name).count("/") != 1:
+            raise FileNotFoundError(f'no model "{name}": give "mini", a directory, or a hub name such as "{V1_4}"')
+        folder = download(str(name), dtype)
+    for file in ("model_index.json", "tokenizer/tokenizer_config.json", "scheduler/scheduler_config.json"):
+        if not (folder / file).is_file():
+            raise FileNotFoundError(f"{folder / file} is missing: {remedy(folder)}")
+    kind = guarded(folder, "model_index.json", lambda: json.loads((folder / "model_index.json").read_text()))
+    if kind["_class_name"] != "StableDiffusionPipeline":
+        raise ValueError(
+            f'"{name}" is a {kind["_class_name"]}: the course draws with Stable Diffusion 1, as "{V1_4}" is'
+        )
+    for part in WEIGHTS:
+        weights_file(folder, part)
+    return folder
+
+
+def weights_file(
+    root: Path,
+    part: str,  # one of WEIGHTS
+    dtype: torch.dtype = torch.float32,  # decides where a model has its weights in both precisions
+) -> Path:
+    """The safetensors file of a part."""
+    file = root / part / WEIGHTS[part]
+    both = [file, file.with_suffix(".fp16.safetensors")]
+    for here in both[::-1] if dtype == torch.float16 else both:
+        if here.is_file():
+            return here
+    if [*file.parent.glob("*.bin")]:
+        raise ValueError(f"{file.parent} has its weights only as a pickle, which may run any code: get safetensors")
+    raise FileNotFoundError(f"{file} is missing: {remedy(root)}")
+
+
+def remedy(folder: Path) -> str:
+    """How to get a damaged model back."""
+    if folder == MINI:
+        return "get it back with `git checkout -- sdlearn/mini`"
+    if "snapshots" in folder.parts:  # the hub's cache
+        return "give its hub name once more where there is a network"
+    return f"train it with `sdlearn-train all --out {folder}`, or copy the directory again"
+
+
+def download(
+    name: str,  # on the hub
+    dtype: torch.dtype,
+) -> Path:  # in the hub's cache
+    """Fetch what the five parts need and no more; without a network, what was fetched before is found."""
+    suffix = ".fp16.safetensors" if dtype == torch.float16 else ".safetensors"
+    wanted = ["model_index.json", "tokenizer/*", "scheduler/*", *(f"{part}/config.json" for part in WEIGHTS)]
+    wanted += [f"{part}/{file.replace('.safetensors', suffix)}" for part, file in WEIGHTS.items()]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=not hub_answers()))
+    except GatedRepoError as error:
+        raise FileNotFoundError(
+            f'"{name}" wants its licence accepted: do that on its page, then log in with `hf auth login`'
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f'the hub has no "{name}": check the name; there is {", ".join([V1_4, *RELATIVES])}'
+        ) from error
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f'cannot get "{name}": check the name and the network, or download the model once where there is one '
+            'and give its directory; "mini" needs no network'
+        ) from error
+
+
+@cache
+def hub_answers() -> bool:
+    """Ask the hub once, for five seconds at most: its own library asks for minutes before it gives up."""
+    with suppress(Exception):  # whatever the network library of the day raises: then only what is cached counts
+        return bool(get_session().head(constants.ENDPOINT, timeout=5))
+    return False
+
+
+def guarded(root: Path, subfolder: str, open_it):
+    """Run a library's loader, and say in one line what went wrong."""
+    try:
+        return open_it()
+    except (SafetensorError, json.JSONDecodeError, RuntimeError, ValueError, KeyError, OSError) as error:
+        file, reason = root / subfolder / WEIGHTS.get(subfolder, ""), [*str(error).splitlines(), "empty"][0][:120]
+        raise ValueError(f"{file} is damaged or another model's ({reason}): {remedy(root)}") from error

@@ -1,0 +1,81 @@
+"""Parts to disk: each folder is written as a whole or not at all, in the layout of a `StableDiffusionPipeline`."""
+
+import json
+import os
+import shutil
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+
+from sdlearn.hub import WEIGHTS
+from sdlearn.parts import stable_diffusion_scheduler
+
+
+def save_clip(clip: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """Text encoder and tokenizer as parts of the pipeline; the vision tower and the projections beside them."""
+    rest = {name: x for name, x in half(clip).items() if not name.startswith("text_model.")}
+    with whole(folder / "tokenizer") as new:
+        tokenizer.save_pretrained(new)
+    with whole(folder / "clip") as new:
+        clip.config.save_pretrained(new)
+        save_file(rest, new / "model.safetensors")
+    with whole(folder / "text_encoder") as new:
+        clip.text_model.save_pretrained(new)
+
+
+def save_model(model: torch.nn.Module, folder: Path) -> None:
+    """Save a model of diffusers in half precision (opened as float32 by diffusers itself); the model stays as it is."""
+    with whole(folder) as new:
+        model.save_config(new)
+        save_file(half(model), new / WEIGHTS["unet"], {"format": "pt"})
+
+
+def save_judge(judge: torch.nn.Module, folder: Path) -> None:
+    """The classifier of `sdlearn-measure`, in half precision."""
+    with whole(folder) as new:
+        save_file(half(judge), new / "model.safetensors")
+
+
+def half(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The weights in two bytes a number."""
+    return {name: x.half().contiguous() for name, x in model.state_dict().items()}
+
+
+def save_index(folder: Path) -> None:
+    """The scheduler and the list of parts, which make a directory a `StableDiffusionPipeline`."""
+    with whole(folder / "scheduler") as new:
+        stable_diffusion_scheduler().save_pretrained(new)
+    kinds = {"text_encoder": CLIPTextModel, "tokenizer": CLIPTokenizer, "vae": AutoencoderKL}
+    kinds |= {"unet": UNet2DConditionModel, "scheduler": DDIMScheduler}
+    index = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": version("diffusers")}
+    index |= {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
+    index |= {part: [kind.__module__.split(".")[0], kind.__name__] for part, kind in kinds.items()}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+class whole:
+    """`with whole(folder) as new:` write into `new`; it takes the folder's place only when all is written."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __enter__(self) -> Path:
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        self.new = Path(tempfile.mkdtemp(dir=self.folder.parent, prefix=f".{self.folder.name}-"))
+        return self.new
+
+    def __exit__(self, kind, *_):
+        if kind:
+            shutil.rmtree(self.new)
+            return
+        self.new.chmod(0o755)
+        for file in self.new.rglob("*"):  # safetensors writes files that only their owner can read
+            file.chmod(0o644)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os.replace(self.new, self.folder)

@@ -1,0 +1,151 @@
+"""How good the pictures are beyond what a caption says: `sdlearn-survey`.
+
+Variety, novelty and likeness are measured between pictures as the course's own CLIP sees them: as
+points in its shared space. Then come faithfulness over guidance and over steps.
+"""
+
+from collections.abc import Callable, Iterable
+from json import dumps
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from fastcore.script import CliError, call_parse
+from torch import Tensor
+from tqdm import tqdm
+
+from sdlearn import parts, scenes
+from sdlearn.clip import embed_pictures
+from sdlearn.measure import load_judge, named, paint, shares
+from sdlearn.train import training_scenes
+from sdlearn.vae import decode, encode
+
+GUIDANCE = (0.0, 1.0, 2.0, 4.0, 7.5, 15.0)
+STEPS = (5, 10, 15, 30, 50, 100)
+PROMPTS = (  # for variety: many pictures of one prompt; the first pair is a held-out one
+    "a photograph of an astronaut riding a red horse on the moon",
+    "a painting of a cat riding a blue turtle by the sea",
+    "a postcard of a robot carrying a yellow bicycle in the desert",
+)
+
+
+@torch.no_grad()
+def features(
+    clip,
+    pictures: Tensor,  # b c h w, -1 .. 1
+) -> Tensor:  # b d, length 1
+    """Pictures as points in CLIP's shared space."""
+    return torch.cat([embed_pictures(clip, x) for x in pictures.split(256)])
+
+
+def variety(
+    points: Tensor,  # b d, length 1
+) -> float:  # 0: all the same, 1: unrelated
+    """Mean distance, 1 - cosine, between two different pictures."""
+    b = len(points)
+    return float(1 - ((points @ points.T).sum() - b) / (b * (b - 1)))
+
+
+def to_nearest(
+    points: Tensor,  # b d, length 1
+    known: Tensor,  # n d, length 1
+) -> float:  # 0: each of them is among the known
+    """Mean distance, 1 - cosine, to the nearest of the known pictures."""
+    return float((1 - (points @ known.T).amax(1)).mean())
+
+
+def frechet(
+    one: Tensor,  # b d
+    other: Tensor,  # n d
+) -> float:  # 0: the same mean and covariance
+    """Frechet distance |m1 - m2|^2 + tr(S1 + S2 - 2 sqrt(S1 S2)) of two normal distributions (arXiv 1706.08500, eq. 6).
+
+    FID takes its features from a network trained on photographs; ours come from the course's own CLIP.
+    """
+    m1, m2 = (x.double().mean(0).numpy() for x in (one, other))
+    s1, s2 = (np.atleast_2d(np.cov(x.double().T)) for x in (one, other))
+    roots = np.linalg.eigvals(s1 @ s2).real.clip(min=0) ** 0.5  # their sum is the trace of sqrt(S1 S2)
+    return float(((m1 - m2) ** 2).sum() + np.trace(s1 + s2) - 2 * roots.sum())
+
+
+def scenes_of(
+    prompt: str,  # with every attribute named
+    n: int,
+    seed: int,
+) -> Tensor:  # n c h w, -1 .. 1, real scenes that show it
+    """As many real scenes of one prompt: only position, size, tilt, shade and direction differ."""
+    draws = [Random(f"{seed}/{i}") for i in range(n)]
+    return scenes.to_tensor(np.stack([scenes.draw(named(prompt), rng) for rng in draws]))
+
+
+def likeness(
+    model: parts.Parts,
+    clip,
+    n: int,  # pictures for each figure
+    seed: int,
+    known: Tensor,  # m d, the training pictures as points
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> dict[str, dict[str, float]]:  # figure -> kind of picture -> value
+    """Variety, novelty and likeness: each for painted pictures, next to what real ones give."""
+    real = [variety(features(clip, scenes_of(prompt, 64, seed))) for prompt in PROMPTS]
+    painted = [variety(features(clip, paint(model, [prompt] * 64, seed))) for prompt in PROMPTS]
+    alike = {"real": sum(real) / len(real), "painted": sum(painted) / len(painted)}
+    (fresh, captions, _), (other, _, _) = (scenes.sample(n, seed=s + seed) for s in (10_000, 30_000))
+    real = scenes.to_tensor(fresh)
+    points = {
+        "real": features(clip, scenes.to_tensor(other)),
+        "through the VAE": features(clip, decode(model.vae, encode(model.vae, real)).cpu()),
+        "painted": features(clip, paint(model, captions, seed, progress=progress)),
+    }
+    return {
+        "variety of one prompt": alike,
+        "distance to the nearest training picture": {kind: to_nearest(x, known) for kind, x in points.items()},
+        "Frechet distance to real": {kind: frechet(x, features(clip, real)) for kind, x in points.items()},
+    }
+
+
+def curves(
+    model: parts.Parts,
+    judge,
+    n: int,  # pictures for each point
+    seed: int,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> dict[str, dict[str, float]]:  # setting -> kind of pair -> share of pictures with all right
+    """Faithfulness over guidance, at 30 steps, and over steps, at guidance 4; and DPM-Solver++ in 15."""
+    fast = model._replace(scheduler=parts.make_scheduler("dpm++", model.scheduler.config))
+    settings = {f"guidance {g:g}": (model, {"guidance_scale": g}) for g in GUIDANCE}
+    settings |= {f"{s} steps": (model, {"steps": s}) for s in STEPS}
+    settings |= {"15 steps of DPM-Solver++": (fast, {"steps": 15})}
+    found = {name: {} for name in settings}
+    for kind, held_out in (("seen", False), ("held-out", True)):
+        _, captions, _ = scenes.sample(n, seed=10_000 + seed, held_out=held_out)
+        for name, (which, options) in progress(settings.items()):
+            pictures = paint(which, captions, seed, **options)
+            found[name][kind] = shares(judge, pictures, list(map(named, captions)))["all"]
+    return found
+
+
+@call_parse
+def main(
+    model: str = "mini",  # "mini", or a directory made by sdlearn-train
+    n: int = 128,  # pictures for each figure
+    seed: int = 0,  # of captions and noise
+    json: Path = None,  # also write the figures to this file
+):
+    """Survey a model: variety, novelty, likeness to real scenes; faithfulness over guidance and over steps."""
+    if n < 2:
+        raise CliError(f"--n must be 2 or more; got {n}")
+    try:
+        found, clip, judge = parts.load(model, "cpu"), parts.load_clip(), load_judge()
+    except (ValueError, OSError, MemoryError) as error:
+        raise CliError(str(error)) from error
+    known = torch.cat([features(clip, scenes.to_tensor(x)) for x in np.array_split(training_scenes()[0], 32)])
+    figures = likeness(found, clip, n, seed, known, tqdm)
+    for figure, kinds in figures.items():
+        print(f"{figure}: " + ", ".join(f"{kind} {value:.3f}" for kind, value in kinds.items()))
+    figures |= curves(found, judge, n, seed, tqdm)
+    for setting in [name for name, kinds in figures.items() if "seen" in kinds]:
+        print(f"{setting:<26}" + "".join(f"{100 * share:7.1f} % {kind}" for kind, share in figures[setting].items()))
+    if json:
+        json.write_text(dumps(figures, indent=2) + "\n")

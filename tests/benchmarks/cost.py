@@ -1,0 +1,176 @@
+"""How cost grows: operations counted, times and memory measured, and what v1-4 should have cost (`make bench`)."""
+
+import multiprocessing
+import resource
+import time
+from pathlib import Path
+
+import torch
+import true_size
+from diffusers import UNet2DConditionModel
+
+from benchmarks.measured import in_turn, matrix_rate, operations, table
+from sdlearn import scenes, show
+from sdlearn.clip import clip_loss, new_clip, new_tokenizer, tokenize
+from sdlearn.fit import best_precision, fit
+from sdlearn.parts import stable_diffusion_scheduler
+from sdlearn.sampling import denoise
+from sdlearn.unet import diffusion_loss, new_unet
+from sdlearn.vae import new_vae, vae_loss
+
+PLOTS = Path("../runs/bench")
+TRAINED = {64: 194_000 + 515_000 + 195_000 + 225_000, 32: 237_000}  # v1-4's card: steps at each size of latents
+BATCH, GPU_HOURS = 2048, 150_000  # of the card, on A100
+A100 = 312e12  # operations a second in half precision, by its maker
+
+
+def unet_inputs(batch: int, side: int, width: int, length: int, device: str = "cpu") -> dict:
+    """Something to call a U-Net with."""
+    sample = torch.randn(batch, 4, side, side, device=device)
+    text = torch.randn(batch, length, width, device=device)
+    return {"sample": sample, "timestep": torch.full((batch,), 500, device=device), "encoder_hidden_states": text}
+
+
+def parts_of(size: str, device: str) -> dict:
+    """Name of a part -> module, one call of it for one picture."""
+    with torch.device(device):
+        if size == "small":
+            tokenizer = new_tokenizer(scenes.sample(200, seed=1)[1])
+            text, vae, unet, side, length, width = new_clip(tokenizer).text_model, new_vae(), new_unet(), 8, 24, 128
+        else:
+            text, vae, unet = true_size.text_encoder(), true_size.vae(), true_size.unet()
+            side, length, width = 64, 77, 768
+        tokens, picture = torch.zeros(1, length, dtype=torch.long), torch.randn(1, 3, 8 * side, 8 * side)
+        inputs = unet_inputs(1, side, width, length, device)
+    return {
+        "text encoder": (text, lambda: text(tokens)),
+        "VAE, encoder": (vae.encoder, lambda: vae.encoder(picture)),
+        "VAE, decoder": (vae.decoder, lambda: vae.decoder(inputs["sample"])),
+        "U-Net, one step": (unet, lambda: unet(**inputs)),
+    }
+
+
+@torch.no_grad()
+def counted() -> dict[str, dict[str, int]]:
+    """Parameters and operations of every part, ours and v1-4's, counted without computing anything."""
+    found, rows = {}, []
+    for size in ("small", "v1-4"):
+        found[size] = {name: operations(call) for name, (_, call) in parts_of(size, "meta").items()}
+    for name in found["small"]:
+        row = [name]
+        for size in found:
+            module = parts_of(size, "meta")[name][0]
+            row += [f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M", f"{found[size][name] / 1e9:.2f}"]
+        rows.append(row)
+    print("\n## Parameters, and 10^9 operations for one picture\n")
+    print(table(rows, ["part", "small: parameters", "operations", "v1-4: parameters", "operations"]))
+    return found
+
+
+@torch.no_grad()
+def gpu_hours(found: dict[str, int]) -> None:
+    """What v1-4's training should have taken, from the operations counted."""
+    unet = true_size.unet().to("meta")
+    total = 0
+    for side, steps in TRAINED.items():
+        step = operations(lambda side=side: unet(**unet_inputs(1, side, 768, 77, "meta")))
+        encoder = found["VAE, encoder"] * (side / 64) ** 2
+        total += steps * BATCH * (3 * step + encoder + found["text encoder"])
+    hours = {share: total / (share * A100) / 3600 for share in (1.0, 0.4)}
+    print(f"\n## v1-4's training: {total:.2e} operations, {BATCH} pictures a step\n")
+    print("U-Net forward and, twice as much, backward; VAE's encoder and text encoder forward.")
+    print(f"On A100s at their full half-precision rate {hours[1.0]:,.0f} GPU-hours, at 40 % of it {hours[0.4]:,.0f}.")
+    print(f"Published: {GPU_HOURS:,}. If all went into these steps, {100 * hours[1.0] / GPU_HOURS:.0f} % was reached.")
+
+
+def training_runs(batches: dict[str, int], precision: str) -> dict:
+    """Five steps of each part's training, as `sdlearn-train` does them."""
+    pictures, captions, _ = scenes.sample(96, seed=1)
+    tokenizer = new_tokenizer(captions)
+    clip, vae, unet = new_clip(tokenizer), new_vae(), new_unet()
+    tokens, x = tokenize(tokenizer, captions), scenes.to_tensor(pictures)
+    n = batches["U-Net"]
+    inputs = list(unet_inputs(n, 8, 128, 24).values())
+    examples = {
+        "CLIP": (clip, clip_loss, (x[: batches["CLIP"]], tokens[: batches["CLIP"]])),
+        "VAE": (vae, vae_loss, (x[: batches["VAE"]], torch.randn(batches["VAE"], 4, 8, 8))),
+        "U-Net": (unet, diffusion_loss, (inputs[0], inputs[1], torch.randn(n, 4, 8, 8), inputs[2])),
+    }
+    return {
+        name: (
+            lambda model=model, loss=loss, batch=batch: fit(
+                model, loss, lambda _: batch, 5, lr=1e-4, precision=precision, progress=iter
+            ),
+            lambda model=model, loss=loss, batch=batch: loss(model, *batch),
+        )
+        for name, (model, loss, batch) in examples.items()
+    }
+
+
+def shares() -> None:
+    """How much of the processor's own matrix rate training and sampling reach."""
+    precision = best_precision()
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    rate, plain, rows = matrix_rate("cpu", dtype), matrix_rate("cpu", torch.float32), []
+    for name, (steps, forward) in training_runs({"CLIP": 96, "VAE": 16, "U-Net": 64}, precision).items():
+        work, seconds = 3 * operations(forward), in_turn({name: steps}, 3)[name] / 5
+        rows.append([f"training, {name}", precision, f"{seconds:.3f}", f"{100 * work / seconds / rate:.0f} %"])
+    unet, inputs = new_unet().eval(), unet_inputs(2, 8, 128, 24)
+    with torch.no_grad():
+        work, seconds = operations(lambda: unet(**inputs)), in_turn({"": lambda: unet(**inputs)}, 20)[""]
+    rows.append(["sampling, one step with guidance", "no", f"{seconds:.3f}", f"{100 * work / seconds / plain:.0f} %"])
+    print(
+        f"\n## Of the matrix rate: {plain / 1e9:.0f} 10^9 a second in float32, {rate / 1e9:.0f} in {str(dtype)[6:]}\n"
+    )
+    print(table(rows, ["what", "precision", "s a step", "of the rate"]))
+
+
+def one_case(case: dict, pipe) -> None:
+    """In a process of its own, so that its peak of memory is its own: a training step and 5 sampling steps."""
+    batch, side, width = case["batch"], case["side"] // 8, case["width"]
+    unet = new_unet()
+    if width != 128:
+        config = dict(unet.config) | {"block_out_channels": (width, width + 16)}
+        unet = UNet2DConditionModel.from_config(config)
+    inputs = list(unet_inputs(batch, side, 128, 24).values())
+    example = (inputs[0], inputs[1], torch.randn_like(inputs[0]), inputs[2])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    fit(unet, diffusion_loss, lambda _: example, 1, lr=1e-4, progress=iter)
+    begin = time.perf_counter()
+    fit(unet, diffusion_loss, lambda _: example, 3, lr=1e-4, progress=iter)
+    training = (time.perf_counter() - begin) / 3
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    scheduler = stable_diffusion_scheduler()
+    scheduler.set_timesteps(case["steps"])
+    begin = time.perf_counter()
+    with torch.no_grad():
+        denoise(unet, scheduler, inputs[0], inputs[2], inputs[2], 4.0)
+    pipe.send((training, time.perf_counter() - begin, memory / 1024))
+
+
+def growth() -> None:
+    """Time and memory against batch, picture size, width and steps."""
+    usual = {"batch": 16, "side": 64, "width": 128, "steps": 5}
+    vary = {"batch": (4, 16, 64), "side": (64, 96, 128), "width": (64, 128, 256), "steps": (5, 10, 20)}
+    spawn, rows = multiprocessing.get_context("spawn"), []
+    for name, values in vary.items():
+        curves = {"training step, s": [], "sampling, s": []}
+        for value in values:
+            mine, theirs = spawn.Pipe()
+            process = spawn.Process(target=one_case, args=(usual | {name: value}, theirs))
+            process.start()
+            training, sampling, memory = mine.recv()
+            process.join()
+            rows.append([name, value, f"{training:.3f}", f"{sampling:.3f}", f"{memory:.0f}"])
+            curves["training step, s"].append(training)
+            curves["sampling, s"].append(sampling)
+        PLOTS.mkdir(parents=True, exist_ok=True)
+        show.lines(values, curves, name, "s", marker="o").savefig(PLOTS / f"{name}.png")
+    print(f"\n## How cost grows; the rest as in {usual}\n")
+    print(table(rows, ["what varies", "value", "training step, s", "sampling, s", "memory of training, MB"]))
+
+
+if __name__ == "__main__":
+    gpu_hours(counted()["v1-4"])
+    shares()
+    growth()

@@ -1,0 +1,63 @@
+"""What every benchmark needs: a clock that takes turns, the machine's own matrix rate, and a count of operations."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def wait(device: torch.device | str) -> None:
+    """A GPU works on after the call returns: the clock has to wait for it."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+
+
+def in_turn(
+    runs: dict[str, Callable],  # what to time
+    n: int,  # times each
+    device: torch.device | str = "cpu",
+) -> dict[str, float]:  # median seconds
+    """Time several things alternately, so that a slow minute of the machine hits all of them alike."""
+    times = {name: [] for name in runs}
+    for run in runs.values():
+        run()  # the first call of each is not counted
+    for _ in range(n):
+        for name, run in runs.items():
+            wait(device)
+            begin = time.perf_counter()
+            run()
+            wait(device)
+            times[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def operations(run: Callable) -> int:
+    """Multiplications and additions in matrix products and convolutions, by torch's own counter."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def matrix_rate(
+    device: torch.device,
+    dtype: torch.dtype,
+    size: int = 2048,  # of square matrices
+) -> float:  # operations a second
+    """The best rate that a plain matrix product reaches here: what nothing else can exceed by much."""
+    a = torch.randn(size, size, device=device).to(dtype)
+    seconds = []
+    for _ in range(12):
+        wait(device)
+        begin = time.perf_counter()
+        a @ a
+        wait(device)
+        seconds.append(time.perf_counter() - begin)
+    return 2 * size**3 / min(seconds)
+
+
+def table(rows: list[list], heads: list[str]) -> str:
+    """A table in Markdown."""
+    lines = [heads, ["---"] * len(heads), *([str(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

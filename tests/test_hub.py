@@ -1,0 +1,120 @@
+"""Where a model lies, and one line that says what to do where it does not."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+from sdlearn import hub, parts
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "text_encoder", "vae", "unet", "scheduler"])
+def test_a_missing_part_is_named(copy, part):
+    shutil.rmtree(copy / part)
+    with pytest.raises(FileNotFoundError, match=rf"{part}.* is missing: train it with .sdlearn-train all"):
+        parts.load(copy)
+
+
+def test_the_shipped_model_is_got_back_from_git():
+    assert "git checkout -- sdlearn/mini" in hub.remedy(hub.MINI)
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "/no/such/directory"])
+def test_an_unknown_model_says_what_a_model_is(name):
+    with pytest.raises(FileNotFoundError, match='give "mini", a directory, or a hub name'):
+        parts.load(name)
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """An empty cache of the hub's, and no network."""
+    folder = tmp_path / "cache"
+    monkeypatch.setattr(hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(folder))
+    forget = hub.hub_answers.cache_clear
+    forget()
+    yield folder
+    forget()
+
+
+def put_into(cache, name, copy, half=False):
+    """Lay a model into the cache in the hub's own way."""
+    snapshot = cache / f"models--{name.replace('/', '--')}" / "snapshots" / ("0" * 40)
+    shutil.copytree(copy, snapshot)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("0" * 40)
+    for part, file in hub.WEIGHTS.items() if half else ():
+        weights = snapshot / part / file
+        weights.rename(weights.with_suffix(".fp16.safetensors"))
+    return snapshot
+
+
+def test_without_a_network_and_a_cache_it_says_at_once_what_to_do(cache, capfd):
+    with pytest.raises(FileNotFoundError, match='cannot get.*the network.*"mini" needs no network'):
+        parts.load(hub.V1_4)
+    assert "Retrying" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "fp16 variant"])
+def test_without_a_network_what_was_fetched_before_is_found(cache, copy, half):
+    snapshot = put_into(cache, "somebody/model", copy, half)
+    assert hub.find("somebody/model") == snapshot
+    found, own = parts.load("somebody/model", "cpu"), parts.load("mini", "cpu")
+    torch.testing.assert_close(found.unet.state_dict(), own.unet.state_dict(), rtol=0, atol=0)
+    assert found.unet.dtype == torch.float32
+
+
+def test_what_is_fetched_is_only_what_is_needed(cache, monkeypatch, copy):
+    asked = []
+    monkeypatch.setattr(hub, "hub_answers", lambda: True)
+    monkeypatch.setattr(hub, "snapshot_download", lambda name, **options: asked.append(options) or str(copy))
+    hub.find("somebody/model", torch.float16)
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" in asked[0]["allow_patterns"]
+    assert [file for file in asked[0]["allow_patterns"] if "*" in file] == ["tokenizer/*", "scheduler/*"]
+
+
+def refused(kind):
+    def download(*_, **__):
+        raise kind("401", response=SimpleNamespace(headers={}, request=None))
+
+    return download
+
+
+@pytest.mark.parametrize(
+    "kind, said",
+    [
+        (GatedRepoError, "wants its licence accepted: .* `hf auth login`"),
+        (RepositoryNotFoundError, 'the hub has no "somebody/nothing": check the name; .*bk-sdm-tiny'),
+    ],
+)
+def test_a_hub_that_refuses(cache, monkeypatch, kind, said):
+    monkeypatch.setattr(hub, "hub_answers", lambda: True)
+    monkeypatch.setattr(hub, "snapshot_download", refused(kind))
+    with pytest.raises(FileNotFoundError, match=said):
+        parts.load("somebody/nothing")
+
+
+@pytest.mark.parametrize("kind", ["StableDiffusionXLPipeline", "FluxPipeline"])
+def test_a_model_of_another_kind_is_named(copy, kind):
+    file = copy / "model_index.json"
+    index = json.loads(file.read_text())
+    file.unlink()
+    file.write_text(json.dumps(index | {"_class_name": kind}))
+    with pytest.raises(ValueError, match=f"is a {kind}: the course draws with Stable Diffusion 1"):
+        parts.load(copy)
+
+
+def test_pickles_are_not_opened(copy):
+    (copy / "unet" / hub.WEIGHTS["unet"]).rename(copy / "unet" / "diffusion_pytorch_model.bin")
+    with pytest.raises(ValueError, match="unet has its weights only as a pickle.*: get safetensors"):
+        parts.load(copy)
+
+
+def test_a_file_missing_in_the_cache_is_fetched_again(cache, copy):
+    snapshot = put_into(cache, "somebody/model", copy)
+    (snapshot / "vae" / hub.WEIGHTS["vae"]).unlink()
+    with pytest.raises(FileNotFoundError, match="vae.* is missing: give its hub name once more"):
+        parts.load("somebody/model")
