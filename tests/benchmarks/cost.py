@@ -1,7 +1,6 @@
 """How cost grows: operations counted, times and memory measured, and what v1-4 should have cost (`make bench`)."""
 
 import multiprocessing
-import resource
 import time
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import torch
 import true_size
 from diffusers import UNet2DConditionModel
 
-from benchmarks.measured import in_turn, matrix_rate, operations, table
+from benchmarks.measured import Memory, in_turn, matrix_rate, operations, table
 from sdlearn import scenes, show
 from sdlearn.clip import clip_loss, new_clip, new_tokenizer, tokenize
 from sdlearn.fit import best_precision, fit
@@ -134,18 +133,17 @@ def one_case(case: dict, pipe) -> None:
         unet = UNet2DConditionModel.from_config(config)
     inputs = list(unet_inputs(batch, side, 128, 24).values())
     example = (inputs[0], inputs[1], torch.randn_like(inputs[0]), inputs[2])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    fit(unet, diffusion_loss, lambda _: example, 1, lr=1e-4, progress=iter)
+    with Memory() as memory:
+        fit(unet, diffusion_loss, lambda _: example, 1, lr=1e-4, progress=iter)
     begin = time.perf_counter()
     fit(unet, diffusion_loss, lambda _: example, 3, lr=1e-4, progress=iter)
     training = (time.perf_counter() - begin) / 3
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     scheduler = stable_diffusion_scheduler()
     scheduler.set_timesteps(case["steps"])
     begin = time.perf_counter()
     with torch.no_grad():
         denoise(unet, scheduler, inputs[0], inputs[2], inputs[2], 4.0)
-    pipe.send((training, time.perf_counter() - begin, memory / 1024))
+    pipe.send((training, time.perf_counter() - begin, memory.most / 2**20))
 
 
 def growth() -> None:

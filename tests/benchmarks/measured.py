@@ -3,7 +3,9 @@
 import statistics
 import time
 from collections.abc import Callable
+from threading import Event, Thread
 
+import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,6 +33,25 @@ def in_turn(
             wait(device)
             times[name].append(time.perf_counter() - begin)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+class Memory:
+    """`with Memory() as memory:` how much more the process held, at most, than at the beginning: `most`, bytes."""
+
+    def __enter__(self):
+        self.process, self.done = psutil.Process(), Event()
+        self.before, self.most = self.process.memory_info().rss, 0
+        self.thread = Thread(target=self.look, daemon=True)
+        self.thread.start()
+        return self
+
+    def look(self) -> None:
+        while not self.done.wait(0.002):
+            self.most = max(self.most, self.process.memory_info().rss - self.before)
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.thread.join()
 
 
 def operations(run: Callable) -> int:
