@@ -211,6 +211,7 @@ def test_environment_here_is_ready(capsys):
     checks.check_environment()
     out = capsys.readouterr().out.splitlines()
     assert out[-1] == "All is ready." and all(line.startswith("OK ") for line in out[:-1])
+    assert not any("playwright" in line for line in out)  # an extra, which no lesson needs
     assert any("torch" in line for line in out) and any("device" in line for line in out)
     assert not any("/" in line for line in out)
 
