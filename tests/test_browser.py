@@ -21,7 +21,9 @@ ROOT = Path(__file__).parent.parent
 LESSONS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 RUN_ALL = "() => window.jupyterapp.commands.execute('notebook:run-all-cells')"
-NOISE = re.compile("favicon|net::ERR_|Failed to load resource")  # what a browser without a network says of itself
+NOISE = re.compile(  # what a browser without a network says of itself, and JupyterLab when a page is closed early
+    "favicon|net::ERR_|Failed to load resource|Could not restore the debugger state"
+)
 
 
 def flags():
