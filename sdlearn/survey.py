@@ -92,16 +92,19 @@ def likeness(
     painted = [variety(features(clip, paint(model, [prompt] * 64, seed))) for prompt in PROMPTS]
     alike = {"real": sum(real) / len(real), "painted": sum(painted) / len(painted)}
     (fresh, captions, _), (other, _, _) = (scenes.sample(n, seed=s + seed) for s in (10_000, 30_000))
-    real = scenes.to_tensor(fresh)
+    real, reference = (
+        scenes.to_tensor(fresh),
+        features(clip, scenes.to_tensor(other)),
+    )  # other scenes than all
     points = {
-        "real": features(clip, scenes.to_tensor(other)),
+        "real": features(clip, real),
         "through the VAE": features(clip, decode(model.vae, encode(model.vae, real)).cpu()),
         "painted": features(clip, paint(model, captions, seed, progress=progress)),
     }
     return {
         "variety of one prompt": alike,
         "distance to the nearest training picture": {kind: to_nearest(x, known) for kind, x in points.items()},
-        "Frechet distance to real": {kind: frechet(x, features(clip, real)) for kind, x in points.items()},
+        "Frechet distance to real": {kind: frechet(x, reference) for kind, x in points.items()},
     }
 
 
