@@ -62,7 +62,7 @@ test: $(STAMP)
 	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
 
 browser: $(STAMP)
-	@$(PY) -m pip install -q -c constraints.txt -e .[browser]
+	@$(PY) -c "import playwright" 2>/dev/null || $(PY) -m pip install -q -c constraints.txt -e .[browser]
 	$(PY) -m pytest tests/test_browser.py
 
 notebooks: $(STAMP)

@@ -173,19 +173,26 @@ def film(
     some = np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int)
     display(sheet(frames[some], [titles[i] for i in some], columns, zoom))
 
-    def png(i: int) -> bytes:
-        file = BytesIO()
-        h, w = frames.shape[1:3]
-        Image.fromarray(frames[i]).resize((2 * zoom * w, 2 * zoom * h), Image.Resampling.NEAREST).save(file, "png")
-        return file.getvalue()
-
     def show_frame(i: int) -> None:
-        screen.value, title.value = png(i), titles[i]
+        screen.value, title.value = png(frames[i], 2 * zoom), titles[i]
 
     slider = IntSlider(0, 0, len(frames) - 1, description="frame")
-    screen, title = Screen(value=png(0)), Label(titles[0])  # no Output: nbconvert without widget state fails on those
+    screen, title = (
+        Screen(value=png(frames[0], 2 * zoom)),
+        Label(titles[0]),
+    )  # no Output: nbconvert without widget state fails on those
     slider.observe(lambda change: show_frame(change["new"]), "value")
     display(VBox([slider, title, screen]))
+
+
+def png(
+    picture: np.ndarray,  # h w c uint8
+    zoom: int,  # how many times larger
+) -> bytes:
+    """A picture as a file, enlarged without blur."""
+    file, (h, w) = BytesIO(), picture.shape[:2]
+    Image.fromarray(picture).resize((zoom * w, zoom * h), Image.Resampling.NEAREST).save(file, "png")
+    return file.getvalue()
 
 
 def arrows(

@@ -4,7 +4,6 @@ The picture drawn before stays beside the new one. Settings that were drawn once
 """
 
 from collections.abc import Callable
-from io import BytesIO
 from threading import Event, Lock, Thread
 from typing import NamedTuple
 
@@ -12,7 +11,6 @@ import ipywidgets as widgets
 import numpy as np
 import torch
 from IPython.display import display
-from PIL import Image
 
 from sdlearn import parts, scenes, show
 from sdlearn.clip import embed_pictures, embed_text, tokenize
@@ -20,7 +18,7 @@ from sdlearn.draw import advise
 from sdlearn.sampling import decode_latents, text_to_image
 
 ONE_AT_A_TIME = Lock()  # two studios on one model would only be in each other's way
-SIDE = 256  # pixels of a picture on the screen
+ZOOM, SIDE = 4, 256  # pixels of the screen for one of a picture, and for a whole one
 
 
 class Settings(NamedTuple):
@@ -149,7 +147,7 @@ class Studio:
     def put(self, film: Film, advice: str = "") -> None:
         """Put a film on the screen; the picture that was there moves to the left."""
         self.film, self.bar.value = film, 1
-        self.before.value = self.now.value or png(film.frames[-1])
+        self.before.value = self.now.value or show.png(film.frames[-1], ZOOM)
         self.scrub.max = len(film.frames) - 1
         self.scrub.value = self.scrub.max
         self.look_at(self.scrub.max)
@@ -158,11 +156,4 @@ class Studio:
 
     def look_at(self, step: int) -> None:
         """Show one moment of the film."""
-        self.now.value = png(self.film.frames[min(step, len(self.film.frames) - 1)])
-
-
-def png(picture: np.ndarray) -> bytes:  # of h w c uint8
-    """A picture as a file, enlarged without blur."""
-    file = BytesIO()
-    Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.NEAREST).save(file, "png")
-    return file.getvalue()
+        self.now.value = show.png(self.film.frames[min(step, len(self.film.frames) - 1)], ZOOM)

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from sdlearn import parts, studio
+from sdlearn import parts, show, studio
 from sdlearn.sampling import text_to_image
 from sdlearn.scenes import to_pictures
 
@@ -31,7 +31,7 @@ def test_the_film_ends_with_the_picture_of_the_loop(room, model):
     assert film.frames.shape == (3, 64, 64, 3)
     assert np.abs(film.frames[-1].astype(int) - picture).max() <= 1
     assert -1 <= film.match <= 1
-    assert room.now.value == studio.png(film.frames[-1])
+    assert room.now.value == show.png(film.frames[-1], studio.ZOOM)
 
 
 def test_drawing_moves_the_picture_to_the_left_and_shows_the_new_one(room):
@@ -63,7 +63,7 @@ def test_the_last_of_many_clicks_wins(room):
         threads.append(room.draw())
     for thread in threads:
         thread.join()
-    assert room.now.value == studio.png(room.films[FEW._replace(seed=3)].frames[-1])
+    assert room.now.value == show.png(room.films[FEW._replace(seed=3)].frames[-1], studio.ZOOM)
 
 
 def test_stop_is_heard_and_nothing_is_half_shown(room):
@@ -92,5 +92,5 @@ def test_two_studios_on_one_model_do_not_disturb_each_other(room, model):
     threads = [room.draw(), other.draw()]
     for thread in threads:
         thread.join()
-    assert other.now.value == studio.png(other.make(FEW._replace(seed=4)).frames[-1])
+    assert other.now.value == show.png(other.make(FEW._replace(seed=4)).frames[-1], studio.ZOOM)
     assert "by CLIP" not in other.note.value
