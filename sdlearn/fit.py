@@ -41,6 +41,7 @@ def fit(
     weight_decay: float = 0.0,  # AdamW's
     average: bool = False,  # end with the moving average of the weights (EMA)
     precision: str = "no",  # "bf16" computes in half the bits, where the processor is quick at it
+    compiled: bool = False,  # first translate the model with `torch.compile`: minutes, and it needs a C++ compiler
     checkpoint: Path | None = None,  # a file to save to every `every` steps, and to go on from where it exists
     every: int = 100,  # steps between checkpoints
     progress: Callable[[Iterable], Iterable] = tqdm,  # wraps the steps, to show how far it is
@@ -51,8 +52,9 @@ def fit(
     checkpoint of a run with other steps, seed or learning rate.
     """
     accelerator = Accelerator()
-    optimizer = torch.optim.AdamW(model.parameters(), lr, betas, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), lr, betas, weight_decay=weight_decay, fused=True)
     objective, optimizer = accelerator.prepare(Objective(model, loss), optimizer)
+    objective = torch.compile(objective) if compiled else objective
     ema = EMAModel(model.parameters(), decay=0.999) if average else None
     run = Run(checkpoint, {"steps": steps, "seed": seed, "lr": lr, "precision": precision}, model, optimizer, ema)
     losses = run.resume()

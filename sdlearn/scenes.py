@@ -1,9 +1,9 @@
 """Lesson 0: the captioned pictures, drawn by code.
 
 A scene is a style, a subject, an action, a mount with a colour of its own, and a place:
-"a photograph of an astronaut riding a red horse on the moon". Position, size, tilt, shade
-and direction vary at random, so no two pictures are the same. `sample` makes them by the
-thousand; the pairs in `HELD_OUT` never meet in a training picture.
+"a photograph of an astronaut riding a red horse on the moon". Position, size, tilt and shade
+vary at random, so no two pictures are the same; all face to the right, as in a picture book.
+`sample` makes them by the thousand; the pairs in `HELD_OUT` never meet in a training picture.
 """
 
 import math
@@ -111,7 +111,7 @@ USUAL = {  # the colour that goes without saying: people write "a blue horse", b
 
 def draw(
     scene: dict[str, str],  # attribute -> value, all of them
-    rng: random.Random,  # position, size, tilt, shade, direction
+    rng: random.Random,  # position, size, tilt, shade
 ) -> np.ndarray:  # h w c uint8, the picture
     """Draw one scene at four times its size, and shrink it."""
     canvas = Image.new("RGB", (SIZE * FINE, SIZE * FINE))
@@ -178,16 +178,15 @@ def coat(name: str, rng: random.Random) -> tuple:
 class Pen:
     """Draws in a figure's own coordinates: x forward, y up, in pixels of the finished picture."""
 
-    def __init__(self, canvas, x=0.0, y=0.0, scale=1.0, flip=False, tilt=0.0):
+    def __init__(self, canvas, x=0.0, y=0.0, scale=1.0, tilt=0.0):
         self.canvas, self.ink = canvas, ImageDraw.Draw(canvas)
-        self.x, self.y, self.scale, self.flip = x, y, scale, flip
+        self.x, self.y, self.scale = x, y, scale
         self.cos, self.sin = math.cos(tilt), math.sin(tilt)
 
     def at(self, x, y):
         """Where a point of the figure lies on the large canvas."""
         x, y = (x * self.cos - y * self.sin) * self.scale, (x * self.sin + y * self.cos) * self.scale
-        x = self.x - x if self.flip else self.x + x
-        return round(x * FINE), round((SIZE - self.y - y) * FINE)
+        return round((self.x + x) * FINE), round((SIZE - self.y - y) * FINE)
 
     def poly(self, points, fill):
         self.ink.polygon([self.at(*p) for p in points], fill=fill)
@@ -541,14 +540,13 @@ def shadow(pen, x, y, width):
 
 
 def riding(pen, rng, scene):
-    x, y, scale, flip = rng.uniform(27, 37), rng.uniform(6.5, 11), rng.uniform(0.86, 1.06), rng.random() < 0.5
-    tilt = rng.uniform(-0.09, 0.12)
+    x, y, scale, tilt = rng.uniform(27, 37), rng.uniform(6.5, 11), rng.uniform(0.86, 1.06), rng.uniform(-0.09, 0.12)
     draw_mount, (sx, sy) = MOUNTS[scene["mount"]]
     shadow(pen, x, y, 17 * scale)
-    whole = Pen(pen.canvas, x, y, scale, flip, tilt)
+    whole = Pen(pen.canvas, x, y, scale, tilt)
     draw_mount(whole, coat(scene["colour"], rng))
     px, py = whole.at(sx, sy)
-    figure(Pen(pen.canvas, px / FINE, SIZE - py / FINE, scale, flip, tilt), scene["subject"], "sit")
+    figure(Pen(pen.canvas, px / FINE, SIZE - py / FINE, scale, tilt), scene["subject"], "sit")
 
 
 def standing(pen, rng, scene):
@@ -558,17 +556,17 @@ def standing(pen, rng, scene):
     for where, width in ((x, 8), (mx, 14)):
         shadow(pen, where, y, width * scale)
     draw_mount, _ = MOUNTS[scene["mount"]]
-    draw_mount(Pen(pen.canvas, mx, y, scale * 0.9, rng.random() < 0.5), coat(scene["colour"], rng))
-    figure(Pen(pen.canvas, x, y - 1, scale * 1.06, swap), scene["subject"], "stand")
+    draw_mount(Pen(pen.canvas, mx, y, scale * 0.9), coat(scene["colour"], rng))
+    figure(Pen(pen.canvas, x, y - 1, scale * 1.06), scene["subject"], "stand")
 
 
 def carrying(pen, rng, scene):
-    x, y, scale, flip = rng.uniform(27, 37), rng.uniform(3.5, 7), rng.uniform(0.86, 0.98), rng.random() < 0.5
+    x, y, scale = rng.uniform(27, 37), rng.uniform(3.5, 7), rng.uniform(0.86, 0.98)
     shadow(pen, x, y, 9 * scale)
     tilt = rng.uniform(-0.12, 0.12)
     draw_mount, _ = MOUNTS[scene["mount"]]
-    figure(Pen(pen.canvas, x, y, scale, flip), scene["subject"], "lift")
-    draw_mount(Pen(pen.canvas, x, y + 27 * scale, scale * 0.86, rng.random() < 0.5, tilt), coat(scene["colour"], rng))
+    figure(Pen(pen.canvas, x, y, scale), scene["subject"], "lift")
+    draw_mount(Pen(pen.canvas, x, y + 27 * scale, scale * 0.86, tilt), coat(scene["colour"], rng))
 
 
 ACTIONS = {"riding": riding, "standing next to": standing, "carrying": carrying}

@@ -61,7 +61,7 @@ def train_clip(
 def train_vae(
     vae: AutoencoderKL,  # trained in place; at the end it has the scale factor of its own latents
     pictures: np.ndarray,  # n h w c uint8
-    steps: int = 5500,
+    steps: int = 8500,
     batch: int = 16,
     **options,  # of `fit`
 ) -> list[float]:  # the loss at each step
@@ -84,7 +84,7 @@ def train_unet(
     latents: Tensor,  # n c h w, scaled: encoded once, before training
     text: Tensor,  # n l d, the encoded captions
     empty: Tensor,  # 1 l d, the encoded empty prompt
-    steps: int = 6500,
+    steps: int = 8000,
     batch: int = 64,
     drop: float = 0.1,  # how often a caption is dropped
     **options,  # of `fit`
@@ -178,6 +178,7 @@ def main(
     steps: int = None,  # batches for each part, instead of the usual number
     seed: int = 0,  # of the first weights and of all batches
     precision: str = None,  # no or bf16; left out: bf16 where the processor has fast units for it
+    compiled: bool = False,  # translate each part with torch.compile first: pays for the U-Net; needs a C++ compiler
     resume: bool = False,  # go on with a run that was stopped
 ):
     """Train the parts of a small Stable Diffusion on pictures that the course draws."""
@@ -188,7 +189,8 @@ def main(
         raise CliError(f"--steps must be 1 or more; got {steps}")
     if precision not in (None, "no", "bf16"):
         raise CliError(f'--precision must be no or bf16; got "{precision}"')
-    options = {"seed": seed, "precision": precision or best_precision()} | ({"steps": steps} if steps else {})
+    options = {"seed": seed, "precision": precision or best_precision(), "compiled": compiled}
+    options |= {"steps": steps} if steps else {}
     processes = PartialState()  # one, or as many as `accelerate launch` began
     checkpoints = {part: out / "checkpoints" / f"{part}.pt" for part in chosen}
     if not resume and (begun := [part for part in chosen if checkpoints[part].exists() or (out / part).exists()]):
