@@ -31,7 +31,7 @@ help:
 	@echo "make train               train a model of your own into $(OUT) (ARGS= for more options)"
 	@echo "make measure             how often a picture shows what its prompt said (ARGS= for more options)"
 	@echo "make survey              variety, novelty, likeness; over guidance and over steps"
-	@echo "make bench               speed and memory, as tables (nothing else should run beside it)"
+	@echo "make bench               speed and memory, as tables; how fast widgets follow (nothing else should run beside it)"
 	@echo "make test                style, tests, every lesson and every solution"
 	@echo "make browser             the lessons in a real browser, where there is a Chromium"
 	@echo "make notebooks           run every lesson and solution again and store the outputs"
@@ -54,6 +54,7 @@ survey: $(STAMP)
 
 bench: $(STAMP)
 	@cd tests && $(abspath $(PY)) -m benchmarks.cost && $(abspath $(PY)) -m benchmarks.loop
+	@cd tests && $(abspath $(PY)) -m benchmarks.touch
 
 test: $(STAMP)
 	$(PY) -m ruff check

@@ -16,6 +16,7 @@ measure   does the picture show what the prompt said; `sdlearn-measure`
 survey    variety, novelty, likeness; over guidance and steps; `sdlearn-survey`
 draw      `sdlearn-draw`
 show      pictures and plots
+touch     controls over them, and films
 studio    lesson 5's widget: type a prompt, turn the knobs
 checks    one check for each exercise
 """

@@ -96,7 +96,7 @@ def embed_text(
     tokens: Tensor,  # b l, token numbers
 ) -> Tensor:  # b d, length 1
     """Captions as points in the shared space."""
-    return F.normalize(clip.get_text_features(tokens).pooler_output, dim=-1)
+    return F.normalize(clip.get_text_features(tokens.to(clip.device)).pooler_output, dim=-1)
 
 
 def embed_pictures(
@@ -104,7 +104,7 @@ def embed_pictures(
     pictures: Tensor,  # b c h w, -1 .. 1
 ) -> Tensor:  # b d, length 1
     """Pictures as points in the shared space."""
-    return F.normalize(clip.get_image_features(pictures).pooler_output, dim=-1)
+    return F.normalize(clip.get_image_features(pictures.to(clip.device)).pooler_output, dim=-1)
 
 
 def contrastive_loss(

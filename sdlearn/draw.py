@@ -3,15 +3,19 @@
 import re
 import sys
 import warnings
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 from fastcore.script import CliError, call_parse
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
 from sdlearn import parts
 from sdlearn.clip import END
-from sdlearn.sampling import text_to_image
+from sdlearn.sampling import decode_latents, text_to_image
 from sdlearn.scenes import WORDINGS, WORDS, to_pictures
 
 SMALL = 5_000  # a vocabulary below this is one of ours: every word that the model knows is one token
@@ -60,7 +64,8 @@ def draw(
     steps: int = 30,
     guidance: float = 4.0,  # 1: as trained; higher: closer to the prompt, less variety
     scheduler: str = "ddim",  # one of parts.SCHEDULERS
-    model: str = "mini",  # "mini", a directory, or a name on the hub
+    model: str | parts.Parts = "mini",  # "mini", a directory, a name on the hub, or what was loaded already
+    watch: Callable[[Image.Image], None] | None = None,  # sees the pictures after each step
 ) -> Image.Image:  # the pictures in a row
     """Paint a prompt; a word that the model has never seen, or a prompt that is too long, gets a warning.
 
@@ -68,13 +73,55 @@ def draw(
     """
     if n < 1:
         raise ValueError(f"n must be 1 or more; got {n}")
-    found = parts.load(model)
+    found = model if isinstance(model, parts.Parts) else parts.load(model)
     found = found._replace(scheduler=parts.make_scheduler(scheduler, found.scheduler.config))
     for line in [*advise(found.tokenizer, prompt), *advise(found.tokenizer, negative)]:
         warnings.warn(line, stacklevel=2)
-    pictures = text_to_image(found, [prompt] * n, negative, steps, guidance, seed, progress=tqdm)
+
+    def see(t, latents):
+        watch(in_a_row(decode_latents(found.vae, latents)))
+
+    return in_a_row(
+        text_to_image(found, [prompt] * n, negative, steps, guidance, seed, progress=tqdm, watch=see if watch else None)
+    )
+
+
+def in_a_row(
+    pictures: Tensor,  # b c h w, -1 .. 1
+) -> Image.Image:
+    """Pictures side by side."""
     row = to_pictures(pictures).transpose(1, 0, 2, 3)  # h b w c
     return Image.fromarray(row.reshape(row.shape[0], -1, 3))
+
+
+VARIED = {"seed": int, "guidance": float, "steps": int, "scheduler": str}  # what a grid may run over
+
+
+def sheet(
+    over: str,  # a setting and its values, such as "guidance=0,2,4,8"
+    prompt: str,
+    model: str = "mini",  # as in `draw`
+    **settings,  # of `draw`
+) -> Image.Image:  # a sheet, four pictures in a row
+    """Paint a prompt with one setting varied, each picture under its value.
+
+    Raises ValueError for a setting that is none, values that do not fit it, and whatever `draw` raises.
+    """
+    from sdlearn import show  # here: matplotlib takes its time, and a single picture does without
+
+    name, _, values = over.partition("=")
+    try:
+        values = [VARIED[name](value) for value in values.split(",")]
+    except (KeyError, ValueError):
+        examples = "seed=0,1,2,3, guidance=0,2,4,8, steps=5,10,30 or scheduler=ddim,lms"
+        raise ValueError(f'a grid runs over one setting, such as {examples}; got "{over}"') from None
+    found = parts.load(model)
+    pictures = np.stack([draw(prompt, model=found, **settings | {name: value}) for value in values])
+    if pictures.shape[1] != pictures.shape[2]:
+        raise ValueError("a grid shows one picture for each value: leave n at 1")
+    file, zoom = BytesIO(), max(1, 192 // pictures.shape[1])
+    show.sheet(pictures, [f"{name} {value}" for value in values], 4, zoom).savefig(file, format="png")
+    return Image.open(file).convert("RGB")
 
 
 @call_parse
@@ -87,15 +134,41 @@ def main(
     guidance: float = 4.0,  # 1: as trained; higher: closer to the prompt, less variety
     scheduler: str = "ddim",  # ddim, ddpm, pndm, lms, euler, dpm++ or unipc
     model: str = "mini",  # mini, a directory, or a name on the hub
+    grid: str = None,  # a sheet over one setting instead of one picture, such as guidance=0,2,4,8
+    film: Path = None,  # also write how the picture comes about, as an animated GIF
     out: Path = Path("picture.png"),  # where to write it
 ):
     """Paint a prompt, write a PNG and print its path."""
     warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
+    settings = {"negative": negative, "n": n, "seed": seed, "steps": steps, "guidance": guidance}
+    settings |= {"scheduler": scheduler, "model": model}
+    frames = []
     try:
-        picture = draw(prompt, negative, n, seed, steps, guidance, scheduler, model)
-        new = out.with_suffix(".part")
-        picture.save(new, format="PNG")
-        new.replace(out)
+        if grid and film:
+            raise ValueError("--grid makes a sheet, --film a film of one picture: choose one of them")
+        picture = sheet(grid, prompt, **settings) if grid else draw(prompt, watch=film and frames.append, **settings)
+        if film:
+            save_film(frames, film)
+        write(picture, out, "PNG")
     except (ValueError, OSError, MemoryError) as error:
         raise CliError(str(error)) from error
-    print(out)
+    print(*filter(None, [out, film]), sep="\n")
+
+
+def save_film(frames: list[Image.Image], out: Path) -> None:
+    """An animation of ten frames a second that rests on the last one; small pictures are enlarged without blur."""
+    zoom = max(1, 256 // frames[0].height)
+    frames = [frame.resize((zoom * frame.width, zoom * frame.height), Image.Resampling.NEAREST) for frame in frames]
+    durations = [100] * (len(frames) - 1) + [2000]  # milliseconds
+    write(frames[0], out, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
+
+
+def write(picture: Image.Image, out: Path, kind: str, **options) -> None:
+    """A picture to a file, as a whole or not at all."""
+    new = out.with_suffix(".part")
+    try:
+        picture.save(new, format=kind, **options)
+        new.replace(out)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise

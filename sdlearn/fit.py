@@ -30,7 +30,7 @@ class Objective(nn.Module):
 
 
 def fit(
-    model: nn.Module,  # trained in place
+    model: nn.Module,  # trained in place, on a GPU where there is one, and brought back to where it was
     loss: Callable[..., Tensor],  # loss(model, *batch) -> scalar
     examples: Callable[[torch.Generator], tuple[Tensor, ...]],  # draws one batch, with its noise
     steps: int,  # how many batches
@@ -51,7 +51,7 @@ def fit(
     Raises ValueError at a loss that is not a number (the last checkpoint stays as it was), and for a
     checkpoint of a run with other steps, seed or learning rate.
     """
-    accelerator = Accelerator()
+    accelerator, home = Accelerator(), next(model.parameters()).device
     optimizer = torch.optim.AdamW(model.parameters(), lr, betas, weight_decay=weight_decay, fused=True)
     objective, optimizer = accelerator.prepare(Objective(model, loss), optimizer)
     objective = torch.compile(objective) if compiled else objective
@@ -87,7 +87,7 @@ def fit(
             run.save(losses)
     if ema:
         ema.copy_to(model.parameters())
-    model.eval()
+    model.eval().to(home)
     return losses
 
 

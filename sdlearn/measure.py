@@ -110,7 +110,8 @@ def load_judge(
     """The judge that is shipped with the course; it judges every model, whoever trained it."""
     file = Path(folder) / "judge" / "model.safetensors"
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: {hub.remedy(Path(folder))}")
+        remedy = hub.remedy(hub.MINI) if folder == hub.MINI else f"train one with `sdlearn-train judge --out {folder}`"
+        raise FileNotFoundError(f"{file} is missing: {remedy}")
     judge = Judge()
     judge.load_state_dict({name: x.float() for name, x in load_file(file).items()})
     return judge.eval().requires_grad_(False)
@@ -221,14 +222,15 @@ def main(
     guidance: float = 4.0,  # guidance scale
     steps: int = 30,  # DDIM steps
     seed: int = 0,  # of the captions and of the noise
+    judge: Path = hub.MINI,  # a directory with a judge: the shipped one, or one made by `sdlearn-train judge`
     json: Path = None,  # also write the figures to this file
 ):
     """Measure how often the picture shows what the prompt said, in per cent of the pictures."""
     if n < 1 or steps < 1:
         raise CliError(f"--n and --steps must be 1 or more; got {n} and {steps}")
     try:
-        judge, found = load_judge(), parts.load(model, "cpu")
-        figures = report(found, judge, n, seed, tqdm, guidance_scale=guidance, steps=steps)
+        found, sees = parts.load(model, "cpu"), load_judge(judge)
+        figures = report(found, sees, n, seed, tqdm, guidance_scale=guidance, steps=steps)
     except (ValueError, OSError, MemoryError) as error:
         raise CliError(str(error)) from error
     print(table(figures))

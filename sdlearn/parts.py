@@ -101,9 +101,11 @@ def check_memory(root: Path, device: torch.device, dtype: torch.dtype) -> None:
     """Raises MemoryError before anything is loaded: without it, the kernel would die."""
     need, there = guarded(root, "unet", lambda: memory_needed(root, dtype)), free_memory(device)
     if need > there:
+        spread = ", or let the library spread it: StableDiffusionPipeline with `enable_model_cpu_offload()`"
         raise MemoryError(
             f"{root.name} needs about {need / 1e9:.2f} GB on {device} in {str(dtype)[6:]}, and {there / 1e9:.2f} GB "
             f'are free: close other programs, or take a smaller relative such as "{RELATIVES[-1]}", or "mini"'
+            + (spread if device.type == "cuda" else "")
         )
 
 

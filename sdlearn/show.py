@@ -1,7 +1,4 @@
-"""Pictures, plots and widgets for the lessons; the only file that imports matplotlib or ipywidgets.
-
-Every function returns what a notebook displays as the last line of a cell.
-"""
+"""Pictures and plots for the lessons: every function returns what a notebook displays as the last line of a cell."""
 
 import sys
 from base64 import b64encode
@@ -155,34 +152,6 @@ def overlay(
     factor = image.shape[0] // heat.shape[1]
     heat = np.kron(heat, np.ones((1, factor, factor)))[..., None]  # n h w 1
     return sheet((image * (0.25 + 0.75 * heat)).astype(np.uint8), titles, zoom=zoom)
-
-
-def film(
-    frames: Tensor | np.ndarray,  # b c h w, -1 .. 1, or b h w c uint8: one picture per moment
-    titles: Sequence[str] | None = None,  # one for each frame
-    columns: int = 8,
-    zoom: int = 2,
-):
-    """A strip of at most `columns` frames that stays on a static page; live, a slider over all of them."""
-    from IPython.display import display
-    from ipywidgets import Image as Screen
-    from ipywidgets import IntSlider, Label, VBox
-
-    frames = as_array(frames)
-    titles = list(titles) if titles is not None else [str(i) for i in range(len(frames))]
-    some = np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int)
-    display(sheet(frames[some], [titles[i] for i in some], columns, zoom))
-
-    def show_frame(i: int) -> None:
-        screen.value, title.value = png(frames[i], 2 * zoom), titles[i]
-
-    slider = IntSlider(0, 0, len(frames) - 1, description="frame")
-    screen, title = (
-        Screen(value=png(frames[0], 2 * zoom)),
-        Label(titles[0]),
-    )  # no Output: nbconvert without widget state fails on those
-    slider.observe(lambda change: show_frame(change["new"]), "value")
-    display(VBox([slider, title, screen]))
 
 
 def png(

@@ -79,6 +79,7 @@ class Studio:
         film = self.make(self.settings())
         some = np.linspace(0, len(film.frames) - 1, min(8, len(film.frames))).round().astype(int)
         display(show.sheet(film.frames[some], [f"step {i + 1}" for i in some], 8))
+        print("Live, below: the studio.")
         self.put(film)
         knobs = widgets.VBox([*self.knobs.values(), widgets.HBox([self.button, self.halt, self.bar]), self.note])
         display(widgets.VBox([knobs, widgets.HBox([self.before, self.now]), self.scrub]))

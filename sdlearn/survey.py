@@ -74,7 +74,7 @@ def scenes_of(
     n: int,
     seed: int,
 ) -> Tensor:  # n c h w, -1 .. 1, real scenes that show it
-    """As many real scenes of one prompt: only position, size, tilt, shade and direction differ."""
+    """As many real scenes of one prompt: only position, size, tilt and shade differ."""
     draws = [Random(f"{seed}/{i}") for i in range(n)]
     return scenes.to_tensor(np.stack([scenes.draw(named(prompt), rng) for rng in draws]))
 

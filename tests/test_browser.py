@@ -1,62 +1,19 @@
 """The lessons in a real browser, in JupyterLab as `make lab` starts it. Skipped where there is no Chromium."""
 
-import os
-import re
-import secrets
-import shutil
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
-from urllib.request import urlopen
-
 import pytest
+from lab import CHROMIUM, NOISE, QUIET, ROOT, boxes, open_lesson, run_all, running_lab, sources, wait_for_change
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: the lessons are not tried in a browser")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium: the lessons are not tried in a browser")
 
-ROOT = Path(__file__).parent.parent
 LESSONS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
-QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-RUN_ALL = "() => window.jupyterapp.commands.execute('notebook:run-all-cells')"
-NOISE = re.compile(  # what a browser without a network says of itself, and JupyterLab when a page is closed early
-    "favicon|net::ERR_|Failed to load resource|Could not restore the debugger state"
-)
-
-
-def flags():
-    """What the Makefile gives JupyterLab."""
-    text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    return re.findall(r"--[\w.]+=\S+", re.search(r"^LAB = (.*?)\n\t", text, re.M | re.S)[1])
+WIDGETS = {"01_clip": 2, "02_vae": 2, "03_noising": 2, "04_unet": 2, "05_sampling": 2}  # how many a lesson has
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """JupyterLab over a copy of the notebooks: its address, and its token."""
-    folder = tmp_path_factory.mktemp("course")
-    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    token = secrets.token_hex(8)
-    more = [f"--ServerApp.port={port}", "--no-browser", "--expose-app-in-browser", f"--IdentityProvider.token={token}"]
-    root = ["--allow-root"] if hasattr(os, "getuid") and os.getuid() == 0 else []
-    command = [sys.executable, "-m", "jupyterlab", *flags(), *more, *root]
-    log = (folder / "lab.log").open("w")
-    process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}"
-    for _ in range(120):
-        assert process.poll() is None, (folder / "lab.log").read_text()
-        try:
-            urlopen(f"{address}/api/status?token={token}", timeout=2).close()
-            break
-        except OSError:
-            time.sleep(0.5)
-    yield address, token
-    process.terminate()
-    process.wait(20)
+    with running_lab(tmp_path_factory.mktemp("course")) as lab:
+        yield lab
 
 
 @pytest.fixture(scope="module")
@@ -68,19 +25,21 @@ def browser():
 
 
 @pytest.fixture
-def page(browser):
+def page(browser, request):
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.said = []
     page.on("console", lambda message: page.said.append(message.text) if message.type == "error" else None)
+    before = request.session.testsfailed
     yield page
+    if request.session.testsfailed > before:
+        page.screenshot(path=ROOT / "runs" / f"{request.node.name}.png")
     page.close()
 
 
-def open_lesson(page, lab, name):
-    address, token = lab
-    page.goto(f"{address}/lab/tree/notebooks/{name}?reset&token={token}")
-    page.wait_for_function("() => window.jupyterapp")
-    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+def nothing_went_wrong(page):
+    assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+    assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count() == 0
+    assert [line for line in page.said if not NOISE.search(line)] == []
 
 
 def test_nobody_gets_in_without_the_token(page, lab):
@@ -89,7 +48,7 @@ def test_nobody_gets_in_without_the_token(page, lab):
 
 
 @pytest.mark.parametrize("name", LESSONS)
-def test_a_lesson_opens_with_its_pictures_and_formulas(page, lab, name, tmp_path):
+def test_a_lesson_opens_with_its_pictures_and_formulas(page, lab, name):
     open_lesson(page, lab, name)
     page.wait_for_selector(".jp-RenderedMarkdown h1")
     page.wait_for_selector(".jp-OutputArea img", timeout=60_000)
@@ -97,14 +56,34 @@ def test_a_lesson_opens_with_its_pictures_and_formulas(page, lab, name, tmp_path
     assert [line for line in page.said if not NOISE.search(line)] == []
 
 
-def test_the_first_lesson_runs(page, lab):
-    open_lesson(page, lab, "00_start_here.ipynb")
-    page.wait_for_function("() => document.querySelector('.jp-Notebook-ExecutionIndicator[data-status=idle]')")
-    page.evaluate(RUN_ALL)
-    page.wait_for_function("() => document.querySelector('.jp-Notebook-ExecutionIndicator[data-status=busy]')")
-    page.wait_for_function(
-        "() => document.querySelector('.jp-Notebook-ExecutionIndicator[data-status=idle]')", timeout=240_000
-    )
-    assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
-    assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count() == 0
-    assert [line for line in page.said if not NOISE.search(line)] == []
+def turn(box):
+    """Move one control of a widget: its button if it has one, else the first of its switches, lines and sliders."""
+    switch, line, slider = map(box.locator, ("input[type=checkbox]", "input[type=text]", ".noUi-handle"))
+    if box.locator("button").count():
+        box.locator("input[type=number]").first.fill("7")
+        box.locator("input[type=number]").first.press("Enter")
+        box.locator("button").first.click()
+    elif switch.count():
+        switch.first.click()
+    elif slider.count():
+        slider.first.press("ArrowRight")
+    else:
+        line.first.fill("a <b>knight</b> \N{GRINNING FACE} in the snow")
+        line.first.press("Enter")
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_lesson_runs_and_its_widgets_move(page, lab, name):
+    open_lesson(page, lab, name)
+    run_all(page)
+    nothing_went_wrong(page)
+    found = boxes(page)
+    assert found.count() == WIDGETS.get(name.removesuffix(".ipynb"), 0)
+    for i in range(found.count()):
+        box = found.nth(i)
+        box.scroll_into_view_if_needed()
+        before = sources(box)
+        assert before
+        turn(box)
+        wait_for_change(page, box, before)
+    nothing_went_wrong(page)

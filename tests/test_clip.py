@@ -244,6 +244,18 @@ def vectors(clip, tokenizer, sentences):
     return [embed_text(clip, tokenize(tokenizer, some)) for some in sentences]
 
 
+def raw(clip, tokenizer, sentences):
+    return [clip.get_text_features(tokenize(tokenizer, some)).pooler_output for some in sentences]
+
+
+def means(classes):
+    return torch.stack([some.mean(0) for some in classes])
+
+
+def over_sentences(classes):
+    return [F.normalize(some, dim=0) for some in classes]
+
+
 def meetings(pieces, words):
     met = Counter()
     for word, split in pieces.items():
@@ -302,7 +314,9 @@ CASES = [
     (check_similarity, lambda t, p: F.normalize(p, dim=-1) @ F.normalize(t, dim=-1).T, "other way round"),
     (check_similarity, lambda t, p: F.normalize(t, dim=0) @ F.normalize(p, dim=0).T, "dim=-1"),
     (check_similarity, lambda t, p: F.normalize(t, dim=-1) @ p.T, "only the captions"),
-    (check_similarity, lambda t, p: (t @ p.T).diag(), "wanted shape (3, 4)"),
+    (check_similarity, lambda t, p: (t @ p.T).diag(), "row i with row i only"),
+    (check_similarity, F.cosine_similarity, "row i with row i only"),
+    (check_similarity, lambda t, p: F.normalize(t, dim=-1) @ F.normalize(p, dim=-1).T[:, :2], "wanted shape (3, 4)"),
     (check_fair_loss, raises, "1.2 not tried yet"),
     (check_fair_loss, lambda *a: sum(fair(*a)) / 2, "1.2 ok"),
     (check_fair_loss, lambda *a: sum(fair(*a)), "averaged, not added"),
@@ -319,13 +333,10 @@ CASES = [
     (check_class_vectors, lambda *a: torch.stack([v[0] for v in vectors(*a)]), "the first sentence"),
     (check_class_vectors, lambda *a: torch.cat(vectors(*a)).mean(0), "one vector for each class"),
     (check_class_vectors, lambda *a: vectors(*a), "wanted a tensor; got list"),
-    (
-        check_class_vectors,
-        lambda c, k, s: F.normalize(
-            torch.stack([c.get_text_features(tokenize(k, some)).pooler_output.mean(0) for some in s]), dim=-1
-        ),
-        "before you average",
-    ),
+    (check_class_vectors, lambda *a: F.normalize(means(raw(*a)), dim=-1), "before you average"),
+    (check_class_vectors, lambda *a: F.normalize(means(vectors(*a)), dim=0), "class vector is taken over the last"),
+    (check_class_vectors, lambda *a: F.normalize(means(over_sentences(raw(*a))), dim=-1), "sentence's vector is taken"),
+    (check_class_vectors, lambda *a: F.normalize(means(over_sentences(vectors(*a))), dim=-1), "length 1 already"),
     (check_merge_step, raises, "1.4 not tried yet"),
     (check_merge_step, step, "1.4 ok"),
     (check_merge_step, lambda p, w: None, "return"),

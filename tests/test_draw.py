@@ -80,3 +80,44 @@ def test_settings_that_cannot_be_met_say_what_is_allowed(settings, message, tmp_
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(CliError, match="nowhere"):
         draw.main("a cat", steps=1, out=tmp_path / "nowhere" / "x.png")
+
+
+def test_a_film_ends_with_the_picture_and_rests_there(tmp_path):
+    out, film = tmp_path / "cat.png", tmp_path / "cat.gif"
+    draw.main("a cat riding a red horse", steps=3, out=out, film=film)
+    moments, durations = [], []
+    with Image.open(film) as gif:
+        for i in range(gif.n_frames):
+            gif.seek(i)
+            moments.append(np.asarray(gif.convert("RGB").resize((64, 64), Image.Resampling.NEAREST)).astype(int))
+            durations.append(gif.info["duration"])
+    assert len(moments) == 3 and durations == [100, 100, 2000]
+    assert np.abs(moments[-1] - np.asarray(Image.open(out))).mean() < 12  # a GIF has 256 colours
+    assert np.abs(moments[0] - moments[-1]).mean() > 12
+
+
+def test_a_grid_shows_one_picture_for_each_value(tmp_path):
+    out = tmp_path / "grid.png"
+    draw.main("a cat", steps=2, grid="guidance=0,2,4,8,15", out=out)
+    wide, high = Image.open(out).size
+    assert wide >= 4 * 192 and high >= 2 * 192
+    assert np.asarray(draw.sheet("seed=1,2", "a cat", steps=1)).std() > 10
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"grid": "colour=red,blue"}, 'a grid runs over one setting, .* got "colour=red,blue"'),
+        ({"grid": "seed"}, 'got "seed"'),
+        ({"grid": "steps=5,many"}, 'got "steps=5,many"'),
+        ({"grid": "scheduler=ddim,magic"}, 'unknown scheduler "magic"'),
+        ({"grid": "seed=1,2", "n": 2}, "leave n at 1"),
+        ({"grid": "seed=1,2", "film": "x.gif"}, "choose one of them"),
+    ],
+)
+def test_a_grid_that_makes_no_sense_says_what_would(settings, message, tmp_path):
+    if "film" in settings:
+        settings = settings | {"film": tmp_path / settings["film"]}
+    with pytest.raises(CliError, match=message):
+        draw.main("a cat", steps=1, out=tmp_path / "x.png", **settings)
+    assert not list(tmp_path.iterdir())

@@ -230,6 +230,13 @@ def best_eps(x_t, t, data):
     return eps_from(log_fit(x_t, t, data).softmax(1), x_t, t, data)
 
 
+def apart(x_t, t, data):
+    """Each coordinate with weights of its own."""
+    a = at(t, x_t)[:, None]
+    weights = (-(x_t[:, None] - a.sqrt() * data).square() / (2 * (1 - a))).softmax(1)
+    return (x_t - at(t, x_t).sqrt() * (weights * data).sum(1)) / (1 - at(t, x_t)).sqrt()
+
+
 @pytest.mark.parametrize(
     "check, answer, number",
     [
@@ -282,6 +289,10 @@ WRONG = [
     (checks.check_step_at, lambda b, r: first(alpha_bar(b), r), "alpha_bar / (1 - alpha_bar)"),
     (checks.check_step_at, lambda b, r: first((alpha_bar(b) / (1 - alpha_bar(b))).sqrt(), r), "no root"),
     (checks.check_step_at, lambda b, r: first((1 - b) / b, r), "product of all"),
+    (checks.check_step_at, lambda b, r: first(ALPHA_BAR / (1 - ALPHA_BAR), r), "the betas that you are given"),
+    (checks.check_step_at, lambda b, r: len(b) - step_at(b, r), "how many come before them?"),
+    (checks.check_step_at, lambda b, r: int((alpha_bar(b) / (1 - alpha_bar(b)) >= r).sum()), "`<=`, not `<`"),
+    (checks.check_step_at, lambda b, r: torch.tensor([step_at(b, r)]), "say `int(...)`"),
     (checks.check_step_at, lambda b, r: 17, "wanted"),
     (checks.check_step_at, lambda r, b: step_at(b, r), "they come as (betas, ratio)"),
     (checks.check_zero_end, lambda b: None, "return"),
@@ -289,6 +300,7 @@ WRONG = [
     (checks.check_zero_end, lambda b: half_zero(b), "square it"),
     (checks.check_zero_end, lambda b: half_zero(b) ** 2, "turn it back into betas"),
     (checks.check_zero_end, lambda b: checks.betas_of(half_zero(b)), "square them"),
+    (checks.check_zero_end, lambda b: checks.betas_of((half_zero(b) / half_zero(b)[0]) ** 2), "stays what it was"),
     (checks.check_zero_end, lambda b: 1 - rescale_zero_terminal_snr(b), "subtract them from 1"),
     (checks.check_zero_end, lambda b: rescale_zero_terminal_snr(b)[1:], "one beta is missing"),
     (checks.check_zero_end, in_place, "changes its argument"),
@@ -314,6 +326,7 @@ WRONG = [
     (checks.check_best_eps, lambda x, t, d: eps_from((-log_fit(x, t, d)).softmax(1), x, t, d), "minus sign"),
     (checks.check_best_eps, lambda x, t, d: eps_from((log_fit(x, t, d) * 2).softmax(1), x, t, d), "the 2 below"),
     (checks.check_best_eps, lambda x, t, d: eps_from((log_fit(x, t, d) / 2).softmax(1), x, t, d), "no mean"),
+    (checks.check_best_eps, apart, "one weight for each clean point"),
     (checks.check_best_eps, lambda x, t, d: eps_from(log_fit(x, t, d).exp(), x, t, d), "softmax, not exp"),
     (checks.check_best_eps, lambda x, t, d: eps_from(torch.full((4, 4), 0.25), x, t, d), "weigh them"),
     (checks.check_best_eps, lambda x, t, d: eps_from(naive(log_fit(x, t, d)), x, t, d), "let softmax do it"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbconvert import HTMLExporter
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "notebooks"
@@ -134,6 +135,53 @@ def test_no_cell_escapes_the_tests(path):
     assert [tag for tag in tags if tag.startswith("nbval") or tag == "raises-exception"] == []
     markers = [line for cell in code(path) for line in cell.source.splitlines() if "NBVAL" in line]
     assert set(markers) <= {"# NBVAL_CHECK_OUTPUT"}  # with anything behind it on its line it is ignored
+
+
+def named(tree, context):
+    """The names that are read (`ast.Load`) or set (`ast.Store`) in a piece of code."""
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, context)}
+
+
+def set_by(cell):
+    """The names that a cell leaves to the cells below it."""
+    functions = {node.name: node for node in cell.body if isinstance(node, ast.FunctionDef)}
+    return {*functions}.union(*(named(node, ast.Store) for node in cell.body if node not in functions.values()))
+
+
+@each_notebook
+def test_no_imported_name_is_given_to_something_else(path):
+    cells = [ast.parse(cell.source) for cell in code(path)]
+    imports = [node for cell in cells for node in ast.walk(cell) if isinstance(node, ast.Import | ast.ImportFrom)]
+    imported = {alias.asname or alias.name for node in imports for alias in node.names}
+    assert imported & set().union(*map(set_by, cells)) == set()
+
+
+@each_lesson
+def test_what_a_widget_reads_is_not_changed_further_down(path):
+    cells = [ast.parse(cell.source) for cell in code(path)]
+    for i, cell in enumerate(cells):
+        calls = [
+            node for node in ast.walk(cell) if isinstance(node, ast.Call) and ast.unparse(node.func) == "touch.move"
+        ]
+        moved = [ast.unparse(call.args[0]) for call in calls]
+        for function in (node for node in cell.body if isinstance(node, ast.FunctionDef) and node.name in moved):
+            own = named(function, ast.Store) | {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)}
+            read_outside = {function.name} | named(function, ast.Load) - own
+            assert read_outside & set().union(*(set_by(other) for other in cells[i + 1 :])) == set()
+
+
+@each_lesson
+def test_without_a_kernel_and_without_javascript_a_widget_is_a_picture_and_a_line(path):
+    live = [cell for cell in code(path) if "application/vnd.jupyter.widget-view+json" in kinds(cell)]
+    assert all("image/png" in kinds(cell) and "Live, below" in seen(cell) for cell in live)
+    page, _ = HTMLExporter().from_filename(path)
+    assert page.count("Live, below") == len(live)
+    assert page.count("data:image/png;base64") == sum(kinds(cell).count("image/png") for cell in code(path))
+
+
+def kinds(cell):
+    """In what forms a cell left what it shows."""
+    return [kind for output in cell.outputs for kind in output.get("data", {})]
 
 
 # ---------------------------------------------------------------- lesson, solution, room and test go together

@@ -122,6 +122,12 @@ def test_a_model_too_large_for_the_memory_is_not_begun(monkeypatch):
         parts.load("mini", "cpu")
 
 
+def test_on_a_gpu_that_is_too_small_the_library_can_spread_the_parts(monkeypatch):
+    monkeypatch.setattr(parts, "free_memory", lambda device: 30e6)
+    with pytest.raises(MemoryError, match=r"on cuda in float16, .*enable_model_cpu_offload\(\)"):
+        parts.check_memory(hub.MINI, torch.device("cuda"), torch.float16)
+
+
 def test_the_memory_needed_counts_every_weight():
     numbers = sum(x.numel() for model in parts.load("mini", "cpu")[1:4] for x in model.state_dict().values())
     whole, half = (parts.memory_needed(hub.MINI, dtype) for dtype in (torch.float32, torch.float16))

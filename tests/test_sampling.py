@@ -346,6 +346,7 @@ TWO_PROMPTS = {
     "swapped": lambda e, a, b, s, r: e + r * (a - e) + s * (b - e),
     "not the other prompt": lambda e, a, b, s, r: e + s * (a - b) + r * (b - a),
     "reversed": lambda e, a, b, s, r: e + s * (e - a) + r * (e - b),
+    "not at the first prompt": lambda e, a, b, s, r: e + s * (a - e) + r * (b - a),
     "scale each difference": lambda e, a, b, s, r: e + s * a + r * b,
     "no average": lambda e, a, b, s, r: e + (s * (a - e) + r * (b - e)) / 2,
     "wanted shape": lambda e, a, b, s, r: (e + s * (a - e))[0],
@@ -371,11 +372,17 @@ def start_from_picture(keep=None, level=None, mix=None):
     return answer
 
 
+def cut_off(x0, eps, scheduler, strength):
+    kept = scheduler.timesteps[-int(strength * len(scheduler.timesteps)) :]
+    return scheduler.add_noise(x0, eps, kept[0].expand(2)), kept
+
+
 STARTS = {
     "ok": start_from_picture(),
     "first ones": start_from_picture(keep=lambda steps, n: steps[:n]),
     "the other 7": start_from_picture(keep=lambda steps, n: steps[n:] if n < 20 else steps),
     "all of the steps": start_from_picture(keep=lambda steps, n: steps),
+    "do not cut off": cut_off,
     "too much noise": start_from_picture(level=lambda steps, kept: steps[0]),
     "too little noise": start_from_picture(level=lambda steps, kept: kept[-1]),
     "still clean": start_from_picture(mix=lambda scheduler, x0, eps, t: x0),
@@ -404,6 +411,10 @@ def rescale(dims=(1, 2, 3), upside_down=False, other_way=False):
     return answer
 
 
+def spread(x):
+    return x.std((1, 2, 3), keepdim=True)
+
+
 RESCALES = {
     "ok": rescale(),
     "other way round": rescale(other_way=True),
@@ -412,6 +423,7 @@ RESCALES = {
     "upside down": rescale(upside_down=True),
     "is not used": lambda guided, text, share: rescale()(guided, text, 1.0),
     "nothing was shrunken": lambda guided, text, share: guided,
+    "eps_text, not 1": lambda guided, text, share: share * guided / spread(guided) + (1 - share) * guided,
     "not eps_text": lambda guided, text, share: share * text + (1 - share) * guided,
     "in place": lambda guided, text, share: guided.copy_(rescale()(guided, text, share)),
 }

@@ -184,6 +184,8 @@ def test_check_unit_range_accepts(capsys, answer):
         (lambda x: x / 2, "move them up"),
         (lambda x: x + 1, "halve it"),
         (lambda x: x / (2 + 0.5), "order"),
+        (lambda x: x + 1 / 2, "halve as well"),
+        (lambda x: (x / 2 + 0.5) * 255, "leave the 255 out"),
         (lambda x: (x + 0.5) / 2, "halve first"),
         (lambda x: x.clamp(0, 1), "cut off"),
         (lambda x: x[0] / 2 + 0.5, "wanted shape (1, 3, 2, 4)"),

@@ -67,19 +67,6 @@ def test_matrix_writes_its_numbers():
     assert sorted(text.get_text() for text in figure.axes[0].texts) == ["0.00", "0.00", "1.00", "1.00"]
 
 
-def test_a_film_leaves_a_strip_and_a_slider(monkeypatch):
-    shown = []
-    monkeypatch.setattr("IPython.display.display", lambda *things: shown.extend(things))
-    show.film(scenes.sample(20, seed=0)[0], columns=5)
-    strip, box = shown
-    slider, title, screen = box.children
-    assert len(strip.axes) == 5
-    assert slider.max == 19
-    first = screen.value
-    slider.value = 7  # a callback that raises would raise here
-    assert title.value == "7" and screen.value != first and bytes(screen.value).startswith(b"\x89PNG")
-
-
 def test_the_bar_names_no_time(capsys):
     assert list(show.progress(range(3))) == [0, 1, 2]
     out = capsys.readouterr()

@@ -261,6 +261,8 @@ POSTERIOR = {
     "variance as deviation": (lambda m, e: split(m)[0] + split(m)[1].exp() * e, "its root"),
     "half outside": (lambda m, e: split(m)[0] + split(m)[1].exp() / 2 * e, "exp(log_var / 2)"),
     "halves swapped": (lambda m, e: split(m)[1] + (split(m)[0] / 2).exp() * e, "swapped"),
+    "even and odd": (lambda m, e: m[:, ::2] + (m[:, 1::2] / 2).exp() * e, "channels 0 to 3"),
+    "root of a logarithm": (lambda m, e: split(m)[0] + split(m)[1].sqrt() * e, "there are NaNs"),
     "all times sigma": (lambda m, e: (split(m)[0] + e) * (split(m)[1] / 2).exp(), "only the noise"),
     "no mean": (lambda m, e: (split(m)[1] / 2).exp() * e, "add the noise to mu"),
     "no eps": (lambda m, e: split(m)[0] + (split(m)[1] / 2).exp(), "multiply sigma by eps"),
@@ -386,6 +388,24 @@ def unit(x):
     return F.normalize(x.flatten(1)).view_as(x)
 
 
+def with_angle(angle):
+    """Straight on where there is hardly an angle, or nan: then the arc."""
+    return lambda a, b, w: torch.where(angle(a, b) < 1e-3, a.lerp(b, w), on_the_arc(a, b, w, angle(a, b)))
+
+
+def undivided(a, b):
+    return (a * b).sum((1, 2, 3), True).clamp(-1, 1).acos()
+
+
+def unclamped(a, b):
+    return F.cosine_similarity(a.flatten(1), b.flatten(1)).acos()[:, None, None, None]
+
+
+def unclamped_by_norms(a, b):
+    a, b = a.flatten(1), b.flatten(1)
+    return ((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))).acos()[:, None, None, None]
+
+
 SLERP = {
     "straight": (lambda a, b, w: a.lerp(b, w), "straight line"),
     "other way round": (lambda a, b, w: my_slerp(b, a, w), "w = 0 must give a"),
@@ -396,6 +416,15 @@ SLERP = {
     ),
     "cosine as angle": (lambda a, b, w: on_the_arc(a, b, w, angle_between(a, b).cos()), "`acos`"),
     "no lengths": (lambda a, b, w: on_the_arc(a, b, w, (a * b).sum((1, 2, 3), True).acos()), "divide a . b"),
+    "no lengths, clamped": (with_angle(undivided), "by both lengths"),
+    "no lengths, and straight where the sine is 0": (
+        lambda a, b, w: torch.where(
+            undivided(a, b).sin().abs() < 1e-3, a.lerp(b, w), on_the_arc(a, b, w, undivided(a, b))
+        ),
+        "by both lengths",
+    ),
+    "no clamp": (with_angle(unclamped), "clamp it"),
+    "no clamp, by the norms": (with_angle(unclamped_by_norms), "clamp it"),
     "length 1": (lambda a, b, w: on_the_arc(unit(a), unit(b), w), "keep the lengths"),
     "not divided": (lambda a, b, w: on_the_arc(a, b, w) * angle_between(a, b).sin(), "divide by sin(angle)"),
     "nan": (on_the_arc, "point the same way"),
@@ -413,6 +442,10 @@ def test_check_slerp_helps(mistake, capsys):
 
 def test_check_slerp_accepts(capsys):
     assert says(checks.check_slerp, my_slerp, capsys) == "2.4 ok"
+    no_clamp = lambda a, b, w: torch.where(  # noqa: E731
+        unclamped(a, b) > 1e-3, on_the_arc(a, b, w), a.lerp(b, w)
+    )  # nan > 1e-3 is False, so it goes straight where it should
+    assert says(checks.check_slerp, no_clamp, capsys) == "2.4 ok"
 
     def one_by_one(a, b, w):  # with the usual threshold
         close = F.cosine_similarity(a.flatten(1), b.flatten(1)) > 0.9995
@@ -445,6 +478,18 @@ def pops(net, x, levels):
 
 COARSE = {
     "k steps": (lambda n, x, ks: coarse(n, x, ks, lambda z, k: rounded(z, k, steps=k)), "8 / (k - 1)"),
+    "k steps from 0": (
+        lambda n, x, ks: coarse(n, x, ks, lambda z, k: (z.clamp(-4, 4) / (8 / k)).round() * 8 / k),
+        "8 / (k - 1)",
+    ),
+    "k steps from 0, no clamp": (
+        lambda n, x, ks: coarse(n, x, ks, lambda z, k: (z / (8 / k)).round() * 8 / k),
+        "8 / (k - 1)",
+    ),
+    "from the middle": (
+        lambda n, x, ks: coarse(n, x, ks, lambda z, k: (z.clamp(-4, 4) * (k - 1) / 8).round() * 8 / (k - 1)),
+        "the levels begin at -4",
+    ),
     "no clamp": (lambda n, x, ks: coarse(n, x, ks, lambda z, k: rounded(z, k, low=-99, high=99)), "clamp"),
     "down": (lambda n, x, ks: coarse(n, x, ks, lambda z, k: rounded(z, k, near=torch.floor)), "rounds down"),
     "numbers of levels": (

@@ -5,7 +5,10 @@ keeps its traceback. A check returns None and changes nothing. Each lesson's che
 file of its name; what they share is here.
 """
 
+import io
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
+from itertools import islice, permutations
 
 import torch
 from torch import Tensor
@@ -42,4 +45,54 @@ def compare(
     for hint, mistake in (wrong or {}).items():
         if mistake.shape == got.shape and torch.allclose(got.float(), mistake.float(), atol=atol):
             return hint
+    if got.isnan().any():
+        return "there are NaNs: 0 divided by 0, or the root or the logarithm of a negative number?"
     return f"right shape, wrong numbers: the largest difference is {(got.float() - want.float()).abs().max():.3g}"
+
+
+def ask(
+    learner: Callable,  # the function of an exercise
+    order: str,  # its arguments as the stub has them, "(x_t, t, x0)"
+    given: tuple[Tensor | float, ...],  # what it is called with
+    hint_for: Callable[..., str | None],  # says what is wrong with an answer; None where it is right
+) -> str | None:  # a hint, or None where all is right
+    """Call the learner's function with copies of its arguments, and say what is wrong with the answer.
+
+    An error of the learner's own is raised as it is, unless the arguments in another order give the
+    right answer: then that is what went wrong.
+    """
+    swapped = f"right, if its arguments came in another order: they come as {order}"
+    mine = copies(given)
+    try:
+        got = learner(*mine)
+    except Exception as error:
+        if isinstance(error, NotImplementedError) or not right_in_another_order(learner, given, hint_for):
+            raise
+        return swapped
+    if any(isinstance(x, Tensor) and not torch.equal(x, y) for x, y in zip(mine, given, strict=True)):
+        return "your function changes its argument: make a new tensor instead"
+    hint = hint_for(got)
+    return swapped if hint and right_in_another_order(learner, given, hint_for) else hint
+
+
+def right_in_another_order(
+    learner: Callable,  # the function of an exercise
+    given: tuple[Tensor | float, ...],  # its arguments, in the stub's order
+    hint_for: Callable[..., str | None],  # as in `ask`
+) -> bool:
+    """Whether the function gives the right answer to the same arguments in some other order."""
+    for other in islice(permutations(given), 1, None):
+        try:
+            with redirect_stdout(io.StringIO()):  # what the learner prints is shown once, not six times
+                if hint_for(learner(*copies(other))) is None:
+                    return True
+        except Exception:
+            continue
+    return False
+
+
+def copies(
+    given: tuple[Tensor | float, ...],
+) -> list[Tensor | float]:
+    """The same values, free to be changed."""
+    return [x.clone() if isinstance(x, Tensor) else x for x in given]

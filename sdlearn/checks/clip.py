@@ -19,6 +19,9 @@ def check_similarity(
     def hints():
         generator = torch.Generator().manual_seed(11)
         text, pictures = torch.randn(3, 5, generator=generator), torch.randn(4, 5, generator=generator)
+        got = function(text.clone(), pictures[:3].clone())  # as many pictures as captions
+        if isinstance(got, Tensor) and got.shape == (3,):
+            yield "that compares row i with row i only: every caption with every picture makes a table, n m"
         got = function(text.clone(), pictures.clone())
         if isinstance(got, Tensor) and got.shape == (4, 3):
             yield "rows are captions and columns pictures: yours is the other way round"
@@ -96,14 +99,23 @@ def check_class_vectors(
         got = function(clip, tokenizer, [list(some) for some in sentences])
         if isinstance(got, Tensor) and got.shape == single[0].shape[1:]:
             yield "one vector for each class, not one for all: average within a class, then `torch.stack`"
-        mean = torch.stack([some.mean(0) for some in single])
+
+        def means(classes):
+            return torch.stack([some.mean(0) for some in classes])
+
+        mean = means(single)
         wrong = {
             "the average of vectors of length 1 is shorter than 1: normalise once more": mean,
-            "bring each sentence to length 1 before you average: `embed_text` does": unit(
-                torch.stack([some.mean(0) for some in raw])
-            ),
+            "bring each sentence to length 1 before you average: `embed_text` does": unit(means(raw)),
             "that is the first sentence of each class: average over all of them": torch.stack(
                 [some[0] for some in single]
+            ),
+            "the length of a class vector is taken over the last dimension: dim=-1": unit(mean, 0),
+            "the length of a sentence's vector is taken over the last dimension: dim=-1": unit(
+                means(unit(some, 0) for some in raw)
+            ),
+            "`embed_text` gives length 1 already; lengths are taken over the last dimension, dim=-1": unit(
+                means(unit(some, 0) for some in single)
             ),
         }
         yield compare(got, unit(mean), wrong)

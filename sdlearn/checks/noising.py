@@ -1,67 +1,14 @@
 """The checks of lesson 3."""
 
-import io
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from functools import partial
-from itertools import islice, permutations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sdlearn import noising
-from sdlearn.checks import compare, verdict
-
-
-def ask(
-    learner: Callable,  # the function of an exercise
-    order: str,  # its arguments as the stub has them, "(x_t, t, x0)"
-    given: tuple[Tensor | float, ...],  # what it is called with
-    hint_for: Callable[..., str | None],  # says what is wrong with an answer; None where it is right
-) -> str | None:  # a hint, or None where all is right
-    """Call the learner's function with copies of its arguments, and say what is wrong with the answer.
-
-    An error of the learner's own is raised as it is, unless the arguments in another order give the
-    right answer: then that is what went wrong.
-    """
-    swapped = f"right, if its arguments came in another order: they come as {order}"
-    mine = copies(given)
-    try:
-        got = learner(*mine)
-    except Exception as error:
-        if isinstance(error, NotImplementedError) or not right_in_another_order(learner, given, hint_for):
-            raise
-        return swapped
-    if any(isinstance(x, Tensor) and not torch.equal(x, y) for x, y in zip(mine, given, strict=True)):
-        return "your function changes its argument: make a new tensor instead"
-    if isinstance(got, Tensor) and got.isnan().any():
-        return "there are NaNs: 0 was divided by 0 (exp of a very negative number is 0: let softmax do it)"
-    hint = hint_for(got)
-    return swapped if hint and right_in_another_order(learner, given, hint_for) else hint
-
-
-def right_in_another_order(
-    learner: Callable,  # the function of an exercise
-    given: tuple[Tensor | float, ...],  # its arguments, in the stub's order
-    hint_for: Callable[..., str | None],  # as in `ask`
-) -> bool:
-    """Whether the function gives the right answer to the same arguments in some other order."""
-    for other in islice(permutations(given), 1, None):
-        try:
-            with redirect_stdout(io.StringIO()):  # what the learner prints is shown once, not six times
-                if hint_for(learner(*copies(other))) is None:
-                    return True
-        except Exception:
-            continue
-    return False
-
-
-def copies(
-    given: tuple[Tensor | float, ...],
-) -> list[Tensor | float]:
-    """The same values, free to be changed."""
-    return [x.clone() if isinstance(x, Tensor) else x for x in given]
+from sdlearn.checks import ask, compare, verdict
 
 
 def check_noise_of(
@@ -96,18 +43,22 @@ def check_step_at(
     """The first step at which the signal-to-noise ratio is no higher than a given one."""
 
     def hints():
-        for betas, ratio in ((noising.scaled_linear_betas(), 0.1), (noising.linear_betas(), 2.0)):
-            a = noising.alpha_bar(betas)
+        exactly = torch.tensor([0.5, 0.5, 0.5]), 1.0  # at step 0 the ratio is 1, and nothing is rounded
+        for betas, ratio in ((noising.scaled_linear_betas(), 0.1), (noising.linear_betas(), 2.0), exactly):
+            a, own = noising.alpha_bar(betas), noising.ALPHA_BAR
             first = lambda curve, ratio=ratio: int((curve <= ratio).int().argmax())  # noqa: E731
             want = first(a / (1 - a))
             wrong = {
+                len(betas) - want: "that is how many steps lie at or below the ratio: how many come before them?",
+                first(own / (1 - own)): "that is the course's own schedule: use the betas that you are given",
                 first(a): "that is where alpha_bar reaches the ratio: the ratio is alpha_bar / (1 - alpha_bar)",
                 first((a / (1 - a)).sqrt()): "no root here: the ratio compares variances",
                 0: "at step 0 there is hardly any noise: is alpha_bar the product of all 1 - beta so far, and on top?",
                 want + 1: "one too late: steps count from 0",
                 want - 1: "one too early: this step is still above the ratio",
             }
-
+            if (a / (1 - a))[want] == ratio:
+                wrong[want + 1] = "the ratio of a step may be just the one that is given: at or below it, `<=`, not `<`"
             hint_for = partial(compare_steps, want=want, wrong=wrong)
             yield ask(my_step_at, "(betas, ratio)", (betas, ratio), hint_for)
 
@@ -122,8 +73,9 @@ def compare_steps(
     """Say how the number of a step differs from the right one."""
     if got is None:
         return "your function returns nothing: is there a `return` at its end?"
-    if isinstance(got, Tensor) and got.numel() != 1:
-        return f"wanted one number; got a tensor of shape {tuple(got.shape)}"
+    if isinstance(got, Tensor) and got.shape != ():
+        remedy = ": say `int(...)`" if got.numel() == 1 else ""
+        return f"wanted one number, an int; got a tensor of shape {tuple(got.shape)}{remedy}"
     if isinstance(got, bool) or int(got) != got:
         return f"wanted the number of a step, a whole number; got {got}"
     return None if int(got) == want else wrong.get(int(got), f"wanted {want}; got {int(got)}")
@@ -153,6 +105,9 @@ def check_zero_end(
                 "turn roots back into alpha_bar (square them) before you make betas": betas_of(good),
                 "these are 1 - beta: subtract them from 1": 1 - betas_of(good**2),
                 "the end is right, but step 0 has moved too: stretch the roots to where they began": betas_of(moved**2),
+                "the first value stays what it was: you stretch the roots until it is 1": betas_of(
+                    (moved / moved[0]) ** 2
+                ),
                 "stretch the root of alpha_bar, not alpha_bar itself": betas_of(flat),
                 "nothing has changed: the last alpha_bar is still above 0": betas,
             }
@@ -218,13 +173,22 @@ def check_best_eps(
         x_t[0] += 3  # so far from all that exp alone would give 0
         t = torch.tensor([0, 300, 500, 800])
         x, points, a = x_t.flatten(1), data.flatten(1), noising.at(t, x_t).flatten(1)  # b 2, n 2, b 1
-        far = (x[:, None] - a.sqrt()[..., None] * points).square().sum(-1)  # b n
-        log = -far / (2 * (1 - a))
+        apart = (x[:, None] - a.sqrt()[..., None] * points).square()  # b n 2
+        far = apart.sum(-1)  # b n
+        log, each = -far / (2 * (1 - a)), -apart / (2 * (1 - a))[..., None]
         mixed = (x[:, None] - a.sqrt() * points).square().sum(-1)  # each clean point with its own row's alpha_bar
         plain, nearest = (x[:, None] - points).square().sum(-1), F.one_hot(far.argmin(1), 4).float()
 
+        def noise_beside(mean):  # b 2 -> b 2 1 1
+            return ((x - a.sqrt() * mean) / (1 - a).sqrt())[..., None, None]
+
         def noise(weights):  # b n -> b 2 1 1
-            return ((x - a.sqrt() * (weights @ points)) / (1 - a).sqrt())[..., None, None]
+            return noise_beside(weights @ points)
+
+        def hint_for(got):
+            if isinstance(got, Tensor) and got.isnan().any():
+                return "there are NaNs: 0 was divided by 0 (exp of a very negative number is 0: let softmax do it)"
+            return compare(got, noise(log.softmax(1)), wrong, atol=1e-3)
 
         mean = log.softmax(1) @ points
         wrong = {
@@ -240,11 +204,13 @@ def check_best_eps(
             "the 2 below the fraction is missing": noise((2 * log).softmax(1)),
             "the distance is squared": noise((-far.sqrt() / 2 / (1 - a)).softmax(1)),
             "add up the squares of the two numbers of a point: no mean": noise((log / 2).softmax(1)),
+            "one weight for each clean point: add up the squares of its two coordinates": noise_beside(
+                (each.softmax(1) * points).sum(1)
+            ),
             "below the fraction is 1 - alpha_bar, without a root": noise((-far / 2 / (1 - a).sqrt()).softmax(1)),
             "weights sum to 1: softmax, not exp": noise(log.exp()),
             "alpha_bar went along the clean points: it belongs to x_t": noise((-mixed / 2 / (1 - a)).softmax(1)),
         }
-        hint_for = partial(compare, want=noise(log.softmax(1)), wrong=wrong, atol=1e-3)
         yield ask(my_best_eps, "(x_t, t, data)", (x_t, t, data), hint_for)
 
     verdict("3.5", hints)

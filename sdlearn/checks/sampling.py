@@ -21,10 +21,9 @@ def check_two_prompts(
         "eps_empty is missing: the differences are added to it": want - empty,
         "eps_empty is there twice: both directions start from the same one": want + empty,
         "the two scales are swapped": empty + 2 * to_one + 3 * to_other,
-        "each direction starts at eps_empty: subtract eps_empty, not the other prompt": empty
-        + 3 * (one - other)
-        + 2 * (other - one),
+        "each direction starts at eps_empty: subtract eps_empty, not the other prompt": empty + one - other,
         "the directions are reversed: from eps_empty to the prompt": 2 * empty - want,
+        "the second direction starts at eps_empty too, not at the first prompt": empty + 3 * to_one + 2 * (other - one),
         "scale each difference, not each prediction": empty + 3 * one + 2 * other,
         "both directions count in full: no average": empty + (3 * to_one + 2 * to_other) / 2,
     }
@@ -51,7 +50,7 @@ def check_start_from_picture(
         return scheduler.add_noise(x0, eps, t.expand(2))
 
     def hints():
-        for strength, keep in ((0.3, 6), (1.0, 20)):
+        for strength, keep in ((0.3, 6), (1.0, 20), (0.28, 6)):
             got = my_start_from_picture(x0.clone(), eps.clone(), scheduler, strength)
             if got is None:
                 yield compare(None, x0)
@@ -62,6 +61,7 @@ def check_start_from_picture(
                 "the last steps are wanted: you kept the first ones, which are the noisiest": steps[:keep],
                 "strength 0.3 is 3 steps in 10 still to be done: you kept the other 7": steps[keep:],
                 "you kept all of the steps": steps,
+                "round strength times the number of steps: do not cut off": steps[-5:],
             }
             yield hint_of("timesteps", timesteps, steps[-keep:], wrong_steps)
             wrong_latents = {
@@ -98,6 +98,7 @@ def check_rescale(
         ratio = text.std(dims, keepdim=True) / guided.std(dims, keepdim=True)
         return share * guided * ratio + (1 - share) * guided
 
+    unit = guided / guided.std((1, 2, 3), keepdim=True)
     upside_down = guided * guided.std((1, 2, 3), keepdim=True) / text.std((1, 2, 3), keepdim=True)
     wrong = {
         "the mix is the other way round: `share` belongs to the shrunken prediction": rescaled(0.3),
@@ -106,6 +107,7 @@ def check_rescale(
         "the ratio is upside down: text's deviation over the guided one's": 0.7 * upside_down + 0.3 * guided,
         "`share` is not used: mix the shrunken prediction with the guided one": rescaled(1.0),
         "nothing was shrunken": guided,
+        "the deviation that is wanted is that of eps_text, not 1": 0.7 * unit + 0.3 * guided,
         "shrink eps_guided, not eps_text": 0.7 * text + 0.3 * guided,
     }
 

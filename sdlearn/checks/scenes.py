@@ -74,6 +74,8 @@ def check_unit_range(
                 "you moved the numbers up, but their range is still 2 wide: halve it": images + 1,
                 "halve first, then move up by 0.5; or move up by 1, then halve": (images + 0.5) / 2,
                 "the order of / and + matters: images / 2 + 0.5 is not images / (2 + 0.5)": images / 2.5,
+                "-1 .. 1 is two wide and 0 .. 1 is one: halve as well": images + 0.5,
+                "0 to 1, not 0 to 255: leave the 255 out": (images / 2 + 0.5) * 255,
                 "negative numbers are not to be cut off: -1 becomes 0, and 0 becomes 0.5": images.clamp(0, 1),
             },
         )

@@ -1,0 +1,91 @@
+"""What moves: controls over the figures of `show`, each one call in a cell."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from io import BytesIO
+
+import ipywidgets as widgets
+import numpy as np
+from IPython.display import display
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from sdlearn import show
+
+
+def move(
+    frame: Callable[..., Figure | Sequence[Figure]],  # one value for each control -> what there is to see, side by side
+    still: Figure | None = None,  # what stays on a static page; None: what the first values show
+    /,
+    **controls,  # as for `ipywidgets.interact`: (0, 999, 37) a slider, True a switch, a list a menu, text a line
+) -> None:
+    """Figures that follow their controls; a setting that was seen before comes from memory.
+
+    A ValueError of `frame` becomes a line under the controls, and the figures stay as they were.
+    """
+
+    def figures(*values) -> Sequence[Figure]:
+        seen = frame(**dict(zip(controls, values, strict=True)))
+        return [seen] if isinstance(seen, Figure) else seen
+
+    @cache
+    def files(*values) -> list[bytes]:
+        return [rendered(figure) for figure in figures(*values)]
+
+    def now() -> list:
+        return [knob.value for knob in knobs]
+
+    def redraw(_) -> None:
+        try:
+            for screen, file in zip(screens, files(*now()), strict=True):
+                screen.value = file
+            note.value = ""
+        except ValueError as error:
+            note.value = str(error)[:200]
+
+    knobs = [control(name, abbreviation) for name, abbreviation in controls.items()]
+    screens = [widgets.Image(value=file) for file in files(*now())]
+    note = widgets.Label()  # plain text: nothing that is typed is taken for markup
+    for knob in knobs:
+        knob.observe(redraw, "value")
+    for figure in [still] if still else figures(*now()):
+        display(figure)
+    print("Live, below, you can move:", ", ".join(knob.description for knob in knobs))
+    display(widgets.VBox([*knobs, note, widgets.HBox(screens)]))
+
+
+def control(name: str, abbreviation) -> widgets.ValueWidget:
+    """The widget that `ipywidgets.interact` would make; a line of text is heard when it is finished."""
+    knob = widgets.interactive.widget_from_abbrev(abbreviation)
+    if knob is None:
+        raise ValueError(f"{name} must be as for ipywidgets.interact, such as (0, 10) or a list; got {abbreviation!r}")
+    knob.description = knob.description or name.replace("_", " ")
+    if isinstance(knob, widgets.Text):
+        knob.continuous_update, knob.layout.width = False, "560px"
+    return knob
+
+
+def film(
+    frames: Tensor | np.ndarray,  # b c h w, -1 .. 1, or b h w c uint8: one picture per moment
+    titles: Sequence[str] | None = None,  # one for each frame
+    columns: int = 8,
+    zoom: int = 2,
+) -> None:
+    """A strip of at most `columns` frames that stays on a static page; live, a slider over all of them."""
+    frames = show.as_array(frames)
+    titles = list(titles) if titles is not None else [str(i) for i in range(len(frames))]
+    some = np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int)
+    strip = show.sheet(frames[some], [titles[i] for i in some], columns, zoom)
+    move(lambda frame: show.sheet(frames[[frame]], [titles[frame]], zoom=2 * zoom), strip, frame=first_of(len(frames)))
+
+
+def first_of(n: int) -> widgets.IntSlider:
+    """A slider over 0 .. n - 1 that begins at 0."""
+    return widgets.IntSlider(0, 0, n - 1)
+
+
+def rendered(figure: Figure) -> bytes:
+    """A figure as a file."""
+    file = BytesIO()
+    figure.savefig(file, format="png", bbox_inches="tight")
+    return file.getvalue()

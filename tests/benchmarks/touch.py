@@ -1,0 +1,62 @@
+"""How long the picture takes to follow the slider, in a browser: from the key that moves it to the new picture."""
+
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from lab import CHROMIUM, QUIET, boxes, open_lesson, run_all, running_lab
+
+WATCH = """picture => { window.delay = new Promise(done => {
+    let start;
+    addEventListener("keydown", () => { start ??= performance.now() }, {capture: true, once: true});
+    new MutationObserver((_, me) => { me.disconnect(); done(performance.now() - start) })
+        .observe(picture, {attributes: true, attributeFilter: ["src"]});
+}) }"""
+LESSONS = ("02_vae.ipynb", "03_noising.ipynb", "04_unet.ipynb")
+
+
+def delays(page, box, moves=24):
+    """Milliseconds for each of some moves of the first slider: to the right, and at the end back again."""
+    box.scroll_into_view_if_needed()
+    slider, picture, found = box.locator(".noUi-handle").first, box.locator("img.widget-image").last, []
+    slider.press("Home")
+    page.wait_for_timeout(1000)
+    for _ in range(moves):
+        at_the_end = slider.get_attribute("aria-valuenow") == slider.get_attribute("aria-valuemax")
+        picture.evaluate(WATCH)
+        slider.press("Home" if at_the_end else "ArrowRight")
+        found.append(page.evaluate("() => window.delay"))
+        page.wait_for_timeout(50)
+    return found
+
+
+def main():
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        sys.exit("no playwright: how fast the widgets follow was not measured; make browser installs it")
+    if not CHROMIUM:
+        sys.exit("no Chromium: how fast the widgets follow was not measured")
+    print("from the key to the new picture, ms (median, nine of ten within): the first time, and from memory")
+    with tempfile.TemporaryDirectory() as folder, running_lab(Path(folder)) as lab, sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        for name in LESSONS:
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            open_lesson(page, lab, name)
+            run_all(page)
+            for i in range(boxes(page).count()):
+                box = boxes(page).nth(i)
+                if box.locator(".noUi-handle").count():
+                    first, again = delays(page, box), delays(page, box)
+                    print(f"{name:18} widget {i + 1}", *(summary(found) for found in (first, again)), sep="   ")
+            page.close()
+        browser.close()
+
+
+def summary(found):
+    return f"{statistics.median(found):5.0f} {statistics.quantiles(found, n=10)[-1]:5.0f}"
+
+
+if __name__ == "__main__":
+    main()

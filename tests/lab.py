@@ -1,0 +1,96 @@
+"""JupyterLab as `make lab` starts it, over a copy of the notebooks, and a browser on it; for tests and benchmarks."""
+
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ROOT = Path(__file__).parent.parent
+QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+RUN_ALL = "() => window.jupyterapp.commands.execute('notebook:run-all-cells')"
+STATUS = "() => document.querySelector('.jp-Notebook-ExecutionIndicator[data-status={}]')"
+NOISE = re.compile(  # what a browser without a network says of itself, and JupyterLab when a page is closed early
+    "favicon|net::ERR_|Failed to load resource|Could not restore the debugger state"
+)
+KEEP_ALL = '{"windowingMode": "none"}'  # cells out of sight stay on the page, where a test can look at them
+
+
+def flags():
+    """What the Makefile gives JupyterLab."""
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    return re.findall(r"--[\w.]+=\S+", re.search(r"^LAB = (.*?)\n\t", text, re.M | re.S)[1])
+
+
+@contextmanager
+def running_lab(folder):
+    """JupyterLab over a copy of the notebooks in `folder`: its address, and its token."""
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    settings = folder / "settings" / "@jupyterlab" / "notebook-extension"
+    settings.mkdir(parents=True)
+    (settings / "tracker.jupyterlab-settings").write_text(KEEP_ALL)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(8)
+    more = [f"--ServerApp.port={port}", "--no-browser", "--expose-app-in-browser", f"--IdentityProvider.token={token}"]
+    root = ["--allow-root"] if hasattr(os, "getuid") and os.getuid() == 0 else []
+    command = [sys.executable, "-m", "jupyterlab", *flags(), *more, *root]
+    environment = os.environ | {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
+    with (folder / "lab.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(120):
+            assert process.poll() is None, (folder / "lab.log").read_text()
+            try:
+                urlopen(f"{address}/api/status?token={token}", timeout=2).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield address, token
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def open_lesson(page, lab, name):
+    """A notebook in JupyterLab, ready to be run."""
+    address, token = lab
+    page.goto(f"{address}/lab/tree/notebooks/{name}?reset&token={token}")
+    page.wait_for_function("() => window.jupyterapp")
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+
+
+def run_all(page, seconds=300):
+    """Run every cell, and wait for the last."""
+    page.wait_for_function(STATUS.format("idle"), timeout=60_000)
+    page.evaluate(RUN_ALL)
+    page.wait_for_function(STATUS.format("busy"), timeout=60_000)
+    page.wait_for_function(STATUS.format("idle"), timeout=1000 * seconds)
+
+
+def boxes(page):
+    """The widgets on a page, each with its controls."""
+    return page.locator(".jp-OutputArea-output > .widget-vbox, .jp-OutputArea-output .widget-vbox:not(.widget-vbox *)")
+
+
+def sources(box):
+    """What the pictures of a widget show at the moment."""
+    return box.locator("img.widget-image").evaluate_all("pictures => pictures.map(picture => picture.src)")
+
+
+def wait_for_change(page, box, before, seconds=60):
+    """Until a picture of a widget is another one; says how long it took, in ms, to a few."""
+    start = time.perf_counter()
+    while sources(box) == before:
+        assert time.perf_counter() - start < seconds, "the picture did not change"
+        page.wait_for_timeout(5)
+    return 1000 * (time.perf_counter() - start)

@@ -1,0 +1,102 @@
+"""What moves in the lessons, moved from here."""
+
+import numpy as np
+import pytest
+
+from sdlearn import scenes, show, touch
+
+PICTURES = scenes.sample(20, seed=0)[0]
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    things = []
+    monkeypatch.setattr(touch, "display", things.append)
+    return things
+
+
+def one(i):
+    return show.sheet(PICTURES[[i]])
+
+
+def parts(box):
+    """Controls, the line under them, screens."""
+    *knobs, note, screens = box.children
+    return knobs, note, screens.children
+
+
+def test_moving_a_control_draws_what_it_says(shown):
+    touch.move(one, i=(0, 19))
+    still, box = shown
+    (knob,), note, (screen,) = parts(box)
+    for i in (3, 7):
+        knob.value = i
+        assert screen.value == touch.rendered(one(i))
+    assert len(still.axes) == 1 and note.value == ""
+
+
+def test_a_setting_seen_before_is_not_drawn_again(shown):
+    drawn = []
+
+    def frame(i, dark):
+        drawn.append((i, dark))
+        return one(i)
+
+    touch.move(frame, i=(0, 19), dark=False)
+    (slider, switch), _, (screen,) = parts(shown[-1])
+    for i, dark in ((4, False), (4, True), (4, False), (4, True)):
+        slider.value, switch.value = i, dark
+    assert drawn.count((4, False)) == drawn.count((4, True)) == 1
+    assert screen.value == touch.rendered(one(4))
+
+
+def test_several_figures_stand_side_by_side(shown):
+    touch.move(lambda i: [one(i), one(i + 1)], i=(0, 10))
+    assert len(parts(shown[-1])[2]) == 2 and len(shown) == 3
+
+
+def test_a_static_page_keeps_a_picture_and_a_line(shown, capsys):
+    touch.move(lambda i, go_on: one(i), show.sheet(PICTURES[:5]), i=(0, 10), go_on=True)
+    assert len(shown[0].axes) == 5
+    assert capsys.readouterr().out == "Live, below, you can move: i, go on\n"
+
+
+def test_what_does_not_work_is_said_and_the_picture_stays(shown):
+    def frame(text):
+        if "<" in text:
+            raise ValueError(f"cannot draw {text}")
+        return one(len(text) % 20)
+
+    touch.move(frame, text="a cat")
+    (line,), note, (screen,) = parts(shown[-1])
+    before = screen.value
+    line.value = "<b>"
+    assert note.value == "cannot draw <b>" and screen.value == before
+    line.value = "horse " * 1000
+    assert note.value == ""
+
+
+def test_a_control_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="i must be as for ipywidgets.interact"):
+        touch.move(one, i=object())
+
+
+def test_a_film_leaves_a_strip_and_a_slider(shown):
+    touch.film(PICTURES, columns=5)
+    strip, box = shown
+    (slider,), _, (screen,) = parts(box)
+    assert len(strip.axes) == 5
+    assert (slider.value, slider.max) == (0, 19)
+    first = screen.value
+    slider.value = 7
+    assert screen.value != first and bytes(screen.value).startswith(b"\x89PNG")
+
+
+def test_every_frame_of_a_film_has_one_size(shown):
+    touch.film(PICTURES, [f"step {i}" for i in range(20)])
+    (slider,), _, (screen,) = parts(shown[-1])
+    sizes = set()
+    for i in range(20):
+        slider.value = i
+        sizes.add(np.frombuffer(bytes(screen.value)[16:24], ">u4").tobytes())
+    assert len(sizes) == 1
