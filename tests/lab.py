@@ -15,8 +15,9 @@ from urllib.request import urlopen
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ROOT = Path(__file__).parent.parent
 QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-RUN_ALL = "() => window.jupyterapp.commands.execute('notebook:run-all-cells')"
-STATUS = "() => document.querySelector('.jp-Notebook-ExecutionIndicator[data-status={}]')"
+READY = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+RUN_ALL = """() => { window.done = false;
+    window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.done = true }) }"""
 NOISE = re.compile(  # what a browser without a network says of itself, and JupyterLab when a page is closed early
     "favicon|net::ERR_|Failed to load resource|Could not restore the debugger state"
 )
@@ -71,10 +72,9 @@ def open_lesson(page, lab, name):
 
 def run_all(page, seconds=300):
     """Run every cell, and wait for the last."""
-    page.wait_for_function(STATUS.format("idle"), timeout=60_000)
+    page.wait_for_function(READY, timeout=60_000)
     page.evaluate(RUN_ALL)
-    page.wait_for_function(STATUS.format("busy"), timeout=60_000)
-    page.wait_for_function(STATUS.format("idle"), timeout=1000 * seconds)
+    page.wait_for_function("() => window.done", timeout=1000 * seconds)
 
 
 def boxes(page):

@@ -176,7 +176,7 @@ def test_without_a_kernel_and_without_javascript_a_widget_is_a_picture_and_a_lin
     assert all("image/png" in kinds(cell) and "Live, below" in seen(cell) for cell in live)
     page, _ = HTMLExporter().from_filename(path)
     assert page.count("Live, below") == len(live)
-    assert page.count("data:image/png;base64") == sum(kinds(cell).count("image/png") for cell in code(path))
+    assert page.count('src="data:image/png;base64') == sum(kinds(cell).count("image/png") for cell in code(path))
 
 
 def kinds(cell):

@@ -38,8 +38,8 @@ def test_the_latent_has_48_times_fewer_numbers(net):
     assert vae.decode(net, z).shape == x.shape
 
 
-def test_less_than_two_million_parameters(net):
-    assert 1.2e6 < sum(p.numel() for p in net.parameters()) < 2e6
+def test_less_than_three_million_parameters(net):
+    assert 1.2e6 < sum(p.numel() for p in net.parameters()) < 3e6
 
 
 @pytest.mark.parametrize("height, width", [(16, 16), (24, 40)])
