@@ -53,6 +53,17 @@ def sheet(
     return finish(figure)
 
 
+def strip(
+    frames: np.ndarray,  # b h w c uint8, the moments of a film
+    titles: Sequence[str],  # one for each
+    columns: int = 8,
+    zoom: int = 2,
+) -> Figure:
+    """At most `columns` moments of a film, the first and the last among them."""
+    some = np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int)
+    return sheet(frames[some], [titles[i] for i in some], columns, zoom)
+
+
 def wrap(text: str, width: int) -> str:
     """Break a line between words."""
     lines = [""]
@@ -186,6 +197,13 @@ def arrows(
     return finish(figure)
 
 
+def rendered(figure: Figure) -> bytes:
+    """A figure as a PNG file."""
+    file = BytesIO()
+    figure.savefig(file, format="png", bbox_inches="tight")
+    return file.getvalue()
+
+
 def finish(figure: Figure) -> Figure:
     """Hand a figure to the notebook once, not twice, and as a small file."""
     plt.close(figure)
@@ -197,7 +215,6 @@ def display_small(figure: Figure) -> None:
     """Display a figure in 256 colours: a third of the size, so that a notebook of pictures stays under a megabyte."""
     from IPython.display import display
 
-    full, small = BytesIO(), BytesIO()
-    figure.savefig(full, format="png", bbox_inches="tight")
-    Image.open(full).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(small, "png", optimize=True)
+    full, small = Image.open(BytesIO(rendered(figure))), BytesIO()
+    full.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(small, "png", optimize=True)
     display({"image/png": b64encode(small.getvalue()).decode(), "text/plain": repr(figure)}, raw=True)

@@ -77,8 +77,7 @@ class Studio:
     def _ipython_display_(self) -> None:
         """A strip that stays on a static page, and the studio."""
         film = self.make(self.settings())
-        some = np.linspace(0, len(film.frames) - 1, min(8, len(film.frames))).round().astype(int)
-        display(show.sheet(film.frames[some], [f"step {i + 1}" for i in some], 8))
+        display(show.strip(film.frames, [f"step {i + 1}" for i in range(len(film.frames))]))
         print("Live, below: the studio.")
         self.put(film)
         knobs = widgets.VBox([*self.knobs.values(), widgets.HBox([self.button, self.halt, self.bar]), self.note])

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from io import BytesIO
 
 import ipywidgets as widgets
 import numpy as np
@@ -30,7 +29,7 @@ def move(
 
     @cache
     def files(*values) -> list[bytes]:
-        return [rendered(figure) for figure in figures(*values)]
+        return [show.rendered(figure) for figure in figures(*values)]
 
     def now() -> list:
         return [knob.value for knob in knobs]
@@ -44,11 +43,12 @@ def move(
             note.value = str(error)[:200]
 
     knobs = [control(name, abbreviation) for name, abbreviation in controls.items()]
-    screens = [widgets.Image(value=file) for file in files(*now())]
+    first = figures(*now())
+    screens = [widgets.Image(value=show.rendered(figure)) for figure in first]
     note = widgets.Label()  # plain text: nothing that is typed is taken for markup
     for knob in knobs:
         knob.observe(redraw, "value")
-    for figure in [still] if still else figures(*now()):
+    for figure in [still] if still else first:
         display(figure)
     print("Live, below, you can move:", ", ".join(knob.description for knob in knobs))
     display(widgets.VBox([*knobs, note, widgets.HBox(screens)]))
@@ -74,18 +74,6 @@ def film(
     """A strip of at most `columns` frames that stays on a static page; live, a slider over all of them."""
     frames = show.as_array(frames)
     titles = list(titles) if titles is not None else [str(i) for i in range(len(frames))]
-    some = np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int)
-    strip = show.sheet(frames[some], [titles[i] for i in some], columns, zoom)
-    move(lambda frame: show.sheet(frames[[frame]], [titles[frame]], zoom=2 * zoom), strip, frame=first_of(len(frames)))
-
-
-def first_of(n: int) -> widgets.IntSlider:
-    """A slider over 0 .. n - 1 that begins at 0."""
-    return widgets.IntSlider(0, 0, n - 1)
-
-
-def rendered(figure: Figure) -> bytes:
-    """A figure as a file."""
-    file = BytesIO()
-    figure.savefig(file, format="png", bbox_inches="tight")
-    return file.getvalue()
+    from_the_start = widgets.IntSlider(0, 0, len(frames) - 1)
+    strip = show.strip(frames, titles, columns, zoom)
+    move(lambda frame: show.sheet(frames[[frame]], [titles[frame]], zoom=2 * zoom), strip, frame=from_the_start)

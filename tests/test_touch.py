@@ -31,7 +31,7 @@ def test_moving_a_control_draws_what_it_says(shown):
     (knob,), note, (screen,) = parts(box)
     for i in (3, 7):
         knob.value = i
-        assert screen.value == touch.rendered(one(i))
+        assert screen.value == show.rendered(one(i))
     assert len(still.axes) == 1 and note.value == ""
 
 
@@ -47,7 +47,7 @@ def test_a_setting_seen_before_is_not_drawn_again(shown):
     for i, dark in ((4, False), (4, True), (4, False), (4, True)):
         slider.value, switch.value = i, dark
     assert drawn.count((4, False)) == drawn.count((4, True)) == 1
-    assert screen.value == touch.rendered(one(4))
+    assert screen.value == show.rendered(one(4))
 
 
 def test_several_figures_stand_side_by_side(shown):
