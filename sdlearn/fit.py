@@ -41,7 +41,7 @@ def fit(
     weight_decay: float = 0.0,  # AdamW's
     average: bool = False,  # end with the moving average of the weights (EMA)
     precision: str = "no",  # "bf16" computes in half the bits, where the processor is quick at it
-    compiled: bool = False,  # first translate the model with `torch.compile`: minutes, and it needs a C++ compiler
+    compiled: bool = False,  # first translate model and loss with `torch.compile`: takes a minute; see `can_compile`
     checkpoint: Path | None = None,  # a file to save to every `every` steps, and to go on from where it exists
     every: int = 100,  # steps between checkpoints
     progress: Callable[[Iterable], Iterable] = tqdm,  # wraps the steps, to show how far it is
@@ -95,6 +95,15 @@ def best_precision() -> str:  # as `fit` takes it
     """bf16 where there are fast units for it (a recent GPU, or AMX in the CPU), else full precision."""
     gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if gpu or torch.cpu._is_amx_tile_supported() else "no"
+
+
+def can_compile() -> bool:
+    """Whether `torch.compile` works here, which needs a compiler and Python's headers: tried on a small function."""
+    try:
+        torch.compile(lambda x: x.relu() + 1)(torch.ones(2))
+    except RuntimeError:  # what all of its errors are
+        return False
+    return True
 
 
 class Run:
