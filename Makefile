@@ -16,12 +16,8 @@ RIGHT_PYTHON = $(shell $(1) -c "import sys; print((3, 11) <= sys.version_info[:2
 WRONG_PYTHON = sdlearn needs Python 3.11, 3.12 or 3.13; "$(PYTHON)" is something else. Name one with PYTHON=, as in: make lab PYTHON=python3.12
 
 # token and loopback stay as Jupyter has them; root, as in many containers, has to be allowed
-LAB = --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb --LabApp.news_url=None --log-level=WARN \
+LAB = --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb --log-level=WARN \
 	$(if $(filter 0,$(shell id -u)),--allow-root)
-NBCONVERT = --to notebook --execute --inplace --ExecutePreprocessor.timeout=600 \
-	--ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.record_timing=False
-# the steps of a progress bar become one: on stored outputs only, so in a second call
-JOIN = --to notebook --inplace --coalesce-streams
 
 .PHONY: help lab draw test train measure survey bench browser notebooks
 
@@ -63,12 +59,11 @@ test: $(STAMP)
 	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
 
 browser: $(STAMP)
-	@$(PY) -c "import playwright" 2>/dev/null || $(PY) -m pip install -q -c constraints.txt -e .[browser]
-	$(PY) -m pytest tests/test_browser.py
+	@$(PY) -c "import jupyterlab_slideshow, playwright" 2>/dev/null || $(PY) -m pip install -q -c constraints.txt -e .[browser]
+	$(PY) -m pytest tests/test_browser.py $(ARGS)
 
 notebooks: $(STAMP)
-	$(PY) -m nbconvert $(NBCONVERT) $(NOTEBOOKS)
-	$(PY) -m nbconvert $(JOIN) $(NOTEBOOKS)
+	$(PY) -m nbconvert --config tests/nbconvert_config.py --inplace $(NOTEBOOKS)
 
 $(PY):
 	$(if $(filter True,$(call RIGHT_PYTHON,$(PYTHON))),,$(error $(WRONG_PYTHON)))
@@ -77,4 +72,6 @@ $(PY):
 
 $(STAMP): $(PY) pyproject.toml constraints.txt
 	@$(PY) -m pip install -c constraints.txt -e .
+	@# asks whether to fetch Jupyter's news: the course needs no network
+	@$(PY) -m jupyter labextension disable @jupyterlab/apputils-extension:announcements 2>/dev/null
 	@touch $(STAMP)

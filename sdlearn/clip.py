@@ -20,16 +20,25 @@ def learn_merges(
     split = {word: (*word[:-1], word[-1] + END) for word in words}
     merges = []
     while len(merges) < n:
-        pairs = Counter()
-        for word, pieces in split.items():
-            for pair in zip(pieces, pieces[1:], strict=False):
-                pairs[pair] += words[word]
+        pairs = count_pairs(split, words)
         if not pairs:  # every word is one piece
             break
         best = max(sorted(pairs), key=pairs.get)
         merges.append(best)
         split = {word: merge(pieces, best) for word, pieces in split.items()}
     return merges
+
+
+def count_pairs(
+    split: dict[str, tuple[str, ...]],  # word -> its pieces
+    words: dict[str, int],  # word -> how often it occurs
+) -> Counter:  # pair -> how often its two are neighbours
+    """How often each two pieces meet."""
+    pairs = Counter()
+    for word, pieces in split.items():
+        for pair in zip(pieces, pieces[1:], strict=False):
+            pairs[pair] += words[word]
+    return pairs
 
 
 def merge(

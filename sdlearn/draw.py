@@ -119,9 +119,8 @@ def sheet(
     pictures = np.stack([draw(prompt, model=found, **settings | {name: value}) for value in values])
     if pictures.shape[1] != pictures.shape[2]:
         raise ValueError("a grid shows one picture for each value: leave n at 1")
-    file, zoom = BytesIO(), max(1, 192 // pictures.shape[1])
-    show.sheet(pictures, [f"{name} {value}" for value in values], 4, zoom).savefig(file, format="png")
-    return Image.open(file).convert("RGB")
+    labelled = show.sheet(pictures, [f"{name} {value}" for value in values], 4, max(1, 192 // pictures.shape[1]))
+    return Image.open(BytesIO(show.rendered(labelled))).convert("RGB")
 
 
 @call_parse

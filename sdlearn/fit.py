@@ -6,8 +6,9 @@ alone, so a run that was killed and goes on from its last checkpoint ends with t
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -51,31 +52,38 @@ def fit(
     Raises ValueError at a loss that is not a number (the last checkpoint stays as it was), and for a
     checkpoint of a run with other steps, seed or learning rate.
     """
-    accelerator, home = Accelerator(), next(model.parameters()).device
+    accelerator, home = Accelerator(cpu=shared_cpu()), next(model.parameters()).device
     optimizer = torch.optim.AdamW(model.parameters(), lr, betas, weight_decay=weight_decay, fused=True)
     objective, optimizer = accelerator.prepare(Objective(model, loss), optimizer)
-    objective = torch.compile(objective) if compiled else objective
     ema = EMAModel(model.parameters(), decay=0.999) if average else None
     run = Run(checkpoint, {"steps": steps, "seed": seed, "lr": lr, "precision": precision}, model, optimizer, ema)
     losses = run.resume()
     half = precision == "bf16"
     plain_attention = half and accelerator.device.type == "cpu"  # the fused one is slow there, going backwards
-    model.train()
-    bar = progress(range(len(losses), steps)) if accelerator.is_main_process else range(len(losses), steps)
-    for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = lr * min(1, (step + 1) / (warmup + 1)) * (1 + math.cos(math.pi * step / steps)) / 2
-        batch = examples(torch.Generator().manual_seed(seed * 1_000_003 + step))
+
+    def value_of(objective: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
         mine = slice(accelerator.process_index, None, accelerator.num_processes)
         with (
             torch.autocast(accelerator.device.type, torch.bfloat16, enabled=half),
             sdpa_kernel(SDPBackend.MATH) if plain_attention else nullcontext(),
         ):
-            value = objective(*(x[mine].to(accelerator.device) for x in batch))
-        losses.append(accelerator.reduce(value.detach(), "mean").item())
+            return objective(*(x[mine].to(accelerator.device) for x in batch))
+
+    model.train()
+    if compiled:
+        objective = translated(objective, lambda way: value_of(way, examples(torch.Generator().manual_seed(seed))))
+    bar = progress(range(len(losses), steps)) if accelerator.is_main_process else range(len(losses), steps)
+    for step in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = lr * min(1, (step + 1) / (warmup + 1)) * (1 + math.cos(math.pi * step / steps)) / 2
+        batch = examples(torch.Generator().manual_seed(seed * 1_000_003 + step))
+        value = value_of(objective, batch)
+        with together(accelerator):
+            losses.append(accelerator.reduce(value.detach(), "mean").item())
         if not math.isfinite(losses[-1]):
             raise ValueError(f"the loss is {losses[-1]} at step {step}: try a learning rate below {lr}")
-        accelerator.backward(value)
+        with together(accelerator):
+            accelerator.backward(value)
         accelerator.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -89,6 +97,40 @@ def fit(
         ema.copy_to(model.parameters())
     model.eval().to(home)
     return losses
+
+
+def translated(
+    objective: nn.Module,
+    value_of: Callable[[nn.Module], Tensor],  # the loss on some batch
+) -> nn.Module:  # compiled, or as it was, with a warning
+    """`torch.compile`, and a look at what it made: torch 2.13 gets some backward passes wrong, without a word."""
+    warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")  # diffusers makes some
+    fast, gradients = torch.compile(objective), []
+    for way in (objective, fast):
+        value_of(way).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in objective.parameters() if p.grad is not None]))
+        objective.zero_grad()
+    if torch.cosine_similarity(*gradients, dim=0) > 0.99:
+        return fast
+    warnings.warn("torch.compile changes the gradients of this model: it is trained without", stacklevel=3)
+    return objective
+
+
+def shared_cpu() -> bool:
+    """Whether `torchrun` has begun several processes and there are no GPUs for them: accelerate has to be told."""
+    return "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
+
+
+@contextmanager
+def together(accelerator: Accelerator):
+    """Where the processes of a training exchange numbers: if one has died, say so, since the others cannot go on."""
+    try:
+        yield
+    except RuntimeError as error:
+        if accelerator.num_processes == 1:
+            raise
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise ConnectionError(f"another process of this training has gone ({reason}): go on with --resume") from error
 
 
 def best_precision() -> str:  # as `fit` takes it

@@ -54,9 +54,8 @@ def weights_file(
     dtype: torch.dtype = torch.float32,  # decides where a model has its weights in both precisions
 ) -> Path:
     """The safetensors file of a part."""
-    file = root / part / WEIGHTS[part]
-    both = [file, file.with_suffix(".fp16.safetensors")]
-    for here in both[::-1] if dtype == torch.float16 else both:
+    file = root / part / file_name(part, dtype)
+    for here in (file, *(root / part / file_name(part, other) for other in (torch.float32, torch.float16))):
         if here.is_file():
             return here
     if [*file.parent.glob("*.bin")]:
@@ -64,13 +63,21 @@ def weights_file(
     raise FileNotFoundError(f"{file} is missing: {remedy(root)}")
 
 
-def remedy(folder: Path) -> str:
+def file_name(part: str, dtype: torch.dtype) -> str:
+    """What the weights of a part are called in this precision."""
+    return WEIGHTS[part].replace(".safetensors", ".fp16.safetensors" if dtype == torch.float16 else ".safetensors")
+
+
+def remedy(
+    folder: Path,
+    what: str = "all",  # what `sdlearn-train` would train there
+) -> str:
     """How to get a damaged model back."""
     if folder == MINI:
         return "get it back with `git checkout -- sdlearn/mini`"
     if "snapshots" in folder.parts:  # the hub's cache
         return "give its hub name once more where there is a network"
-    return f"train it with `sdlearn-train all --out {folder}`, or copy the directory again"
+    return f"train it with `sdlearn-train {what} --out {folder}`, or copy the directory again"
 
 
 def download(
@@ -78,9 +85,8 @@ def download(
     dtype: torch.dtype,
 ) -> Path:  # in the hub's cache
     """Fetch what the five parts need and no more; without a network, what was fetched before is found."""
-    suffix = ".fp16.safetensors" if dtype == torch.float16 else ".safetensors"
     wanted = ["model_index.json", "tokenizer/*", "scheduler/*", *(f"{part}/config.json" for part in WEIGHTS)]
-    wanted += [f"{part}/{file.replace('.safetensors', suffix)}" for part, file in WEIGHTS.items()]
+    wanted += [f"{part}/{file_name(part, dtype)}" for part in WEIGHTS]
     try:
         return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=not hub_answers()))
     except GatedRepoError as error:

@@ -110,8 +110,7 @@ def load_judge(
     """The judge that is shipped with the course; it judges every model, whoever trained it."""
     file = Path(folder) / "judge" / "model.safetensors"
     if not file.is_file():
-        remedy = hub.remedy(hub.MINI) if folder == hub.MINI else f"train one with `sdlearn-train judge --out {folder}`"
-        raise FileNotFoundError(f"{file} is missing: {remedy}")
+        raise FileNotFoundError(f"{file} is missing: {hub.remedy(Path(folder), 'judge')}")
     judge = Judge()
     judge.load_state_dict({name: x.float() for name, x in load_file(file).items()})
     return judge.eval().requires_grad_(False)

@@ -224,7 +224,7 @@ def moon(pen, rng, horizon):
     sky(pen, (8, 8, 26), (24, 24, 52), horizon)
     for _ in range(7):
         pen.oval(rng.uniform(2, 62), rng.uniform(horizon + 3, 62), 0.9, 0.9, WHITE)
-    x, y = rng.uniform(11, 15), rng.uniform(50, 54)
+    x, y = pick(rng, (9, 55)) + rng.uniform(-2, 2), rng.uniform(52, 56)
     pen.oval(x, y, 5, 5, (60, 130, 225))
     pen.oval(x - 1.5, y + 1, 2.4, 1.8, (90, 190, 110))
     ground = vary((176, 176, 184), rng)
@@ -605,9 +605,10 @@ def postcard(canvas, rng):
     canvas.paste(faded)
     border(canvas, 4, (252, 250, 244))
     pen = Pen(canvas)
-    pen.box(51, 50, 10, 11, WHITE)
-    pen.box(52.2, 51.2, 7.6, 8.6, (200, 60, 80))
-    pen.oval(56, 55.5, 2.4, 2.8, CREAM)
+    x = pick(rng, (3.0, 51.0))
+    pen.box(x, 50, 10, 11, WHITE)
+    pen.box(x + 1.2, 51.2, 7.6, 8.6, (200, 60, 80))
+    pen.oval(x + 5, 55.5, 2.4, 2.8, CREAM)
 
 
 STYLES = {"photograph": photograph, "painting": painting, "postcard": postcard}

@@ -85,7 +85,7 @@ def curve(
     axes.plot(losses, color=QUIET, lw=0.6)
     smooth = max(1, min(smooth, len(losses) // 4))
     mean = np.convolve(losses, np.ones(smooth) / smooth, "valid")
-    axes.plot(np.arange(len(mean)) + smooth - 1, mean, color=ACCENT, lw=2)
+    axes.plot(np.arange(len(mean)) + smooth // 2, mean, color=ACCENT, lw=2)
     if band:
         axes.axhspan(*band, color="#81b29a", alpha=0.35, label="a healthy run ends here")
         axes.legend(frameon=False, fontsize=8)
@@ -106,7 +106,9 @@ def lines(
     for label, y in ys.items():
         axes.plot(x, y, label=label, marker=marker)
     axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
-    if len(ys) > 1:
+    if len(ys) > 2:  # too many to find a free corner for
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    elif len(ys) > 1:
         axes.legend(frameon=False, fontsize=8)
     return finish(figure)
 
@@ -116,11 +118,13 @@ def matrix(
     rows: Sequence[str],  # a name for each row
     columns: Sequence[str] | Tensor | np.ndarray,  # names, or pictures as in `sheet`
     title: str = "",
+    scale: tuple[float, float] | None = None,  # what is darkest and what is brightest; None: as in these values
 ) -> Figure:
     """A table of numbers as colours, for similarities and attention."""
     values = np.asarray(values)
+    low, high = scale or (values.min(), values.max())
     figure, axes = plt.subplots(figsize=(3.2 + 0.55 * len(values[0]), 1.2 + 0.42 * len(values)), dpi=DPI)
-    axes.imshow(values, cmap="magma", aspect="auto")
+    axes.imshow(values, cmap="magma", aspect="auto", vmin=low, vmax=high)
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
     if isinstance(columns[0], str):
         axes.set_xticks(range(len(columns)), columns, fontsize=8, rotation=45, ha="right")
@@ -131,7 +135,7 @@ def matrix(
             inset.imshow(image, interpolation="nearest")
             inset.axis("off")
     for (i, j), value in np.ndenumerate(values) if values.size <= 100 else ():
-        dark = value <= (values.min() + values.max()) / 2  # where all are equal, all are dark
+        dark = value <= (low + high) / 2  # where all are equal, all are dark
         axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
     axes.set_title(title, fontsize=9, pad=44 if not isinstance(columns[0], str) else 6)
     return finish(figure)
@@ -189,19 +193,32 @@ def arrows(
         (x0, y0), (x1, y1) = boxes[start][1:3], boxes[end][1:3]
         arrow = dict(arrowstyle="->", color=ACCENT, lw=1.5, shrinkA=38, shrinkB=38)
         axes.annotate("", (x1, y1), (x0, y0), arrowprops=arrow)
-        right, up, ha, va = (0.15, 0, "left", "center") if x0 == x1 else (0, 0.16, "center", "bottom")
-        where = (x0 + x1) / 2 + right, (y0 + y1) / 2 + up
-        axes.text(*where, text, ha=ha, va=va, fontsize=8, color=ACCENT, zorder=4)
+        middle, style = ((x0 + x1) / 2, (y0 + y1) / 2), dict(fontsize=8, color=ACCENT, zorder=4)
+        if y0 == y1:  # the text goes above a level arrow, to the right of any other
+            axes.text(middle[0], middle[1] + 0.16, text, ha="center", va="bottom", **style)
+        else:
+            va = "center" if x0 == x1 else "top" if (y1 - y0) * (x1 - x0) > 0 else "bottom"
+            axes.text(middle[0] + 0.15, middle[1], text, ha="left", va=va, **style)
     axes.set(xlim=(-0.6, 10.6), ylim=(0, 5))
     axes.axis("off")
     return finish(figure)
 
 
-def rendered(figure: Figure) -> bytes:
-    """A figure as a PNG file."""
-    file = BytesIO()
-    figure.savefig(file, format="png", bbox_inches="tight")
-    return file.getvalue()
+def rendered(*figures: Figure) -> bytes:
+    """Figures side by side, as a PNG file."""
+    files = [BytesIO() for _ in figures]
+    for figure, file in zip(figures, files, strict=True):
+        figure.savefig(file, format="png", bbox_inches="tight")
+    if len(files) == 1:
+        return files[0].getvalue()
+    images, out = [Image.open(file) for file in files], BytesIO()
+    row = Image.new("RGB", (sum(image.width for image in images), max(image.height for image in images)), "white")
+    x = 0
+    for image in images:
+        row.paste(image, (x, (row.height - image.height) // 2))
+        x += image.width
+    row.save(out, "png")
+    return out.getvalue()
 
 
 def finish(figure: Figure) -> Figure:
@@ -211,10 +228,14 @@ def finish(figure: Figure) -> Figure:
     return figure
 
 
-def display_small(figure: Figure) -> None:
-    """Display a figure in 256 colours: a third of the size, so that a notebook of pictures stays under a megabyte."""
+def display_small(
+    *figures: Figure,  # side by side
+    widget=None,  # shown instead where there is a kernel to move it; the figures are for the static page
+) -> None:
+    """Display figures in 256 colours: a third of the size, so that a notebook of pictures stays under a megabyte."""
     from IPython.display import display
 
-    full, small = Image.open(BytesIO(rendered(figure))), BytesIO()
+    full, small = Image.open(BytesIO(rendered(*figures))), BytesIO()
     full.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(small, "png", optimize=True)
-    display({"image/png": b64encode(small.getvalue()).decode(), "text/plain": repr(figure)}, raw=True)
+    still = {"image/png": b64encode(small.getvalue()).decode(), "text/plain": repr(figures[0])}
+    display((widget._repr_mimebundle_() if widget else {}) | still, raw=True)

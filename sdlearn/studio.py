@@ -10,9 +10,8 @@ from typing import NamedTuple
 import ipywidgets as widgets
 import numpy as np
 import torch
-from IPython.display import display
 
-from sdlearn import parts, scenes, show
+from sdlearn import parts, scenes, show, touch
 from sdlearn.clip import embed_pictures, embed_text, tokenize
 from sdlearn.draw import advise
 from sdlearn.sampling import decode_latents, text_to_image
@@ -75,13 +74,13 @@ class Studio:
         self.scrub.observe(lambda change: self.look_at(change["new"]), "value")
 
     def _ipython_display_(self) -> None:
-        """A strip that stays on a static page, and the studio."""
+        """The studio; on a static page a strip of its first film."""
         film = self.make(self.settings())
-        display(show.strip(film.frames, [f"step {i + 1}" for i in range(len(film.frames))]))
-        print("Live, below: the studio.")
         self.put(film)
         knobs = widgets.VBox([*self.knobs.values(), widgets.HBox([self.button, self.halt, self.bar]), self.note])
-        display(widgets.VBox([knobs, widgets.HBox([self.before, self.now]), self.scrub]))
+        studio = widgets.VBox([knobs, widgets.HBox([self.before, self.now]), self.scrub])
+        strip = show.strip(film.frames, [f"step {i + 1}" for i in range(len(film.frames))])
+        touch.live(studio, ", ".join(self.knobs), strip)
 
     def settings(self) -> Settings:
         """What the knobs say."""

@@ -5,7 +5,6 @@ from functools import cache
 
 import ipywidgets as widgets
 import numpy as np
-from IPython.display import display
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -28,30 +27,39 @@ def move(
         return [seen] if isinstance(seen, Figure) else seen
 
     @cache
-    def files(*values) -> list[bytes]:
-        return [show.rendered(figure) for figure in figures(*values)]
+    def file(*values) -> bytes:
+        return show.rendered(*figures(*values))
 
     def now() -> list:
         return [knob.value for knob in knobs]
 
     def redraw(_) -> None:
         try:
-            for screen, file in zip(screens, files(*now()), strict=True):
-                screen.value = file
-            note.value = ""
+            screen.value, note.value = file(*now()), ""
         except ValueError as error:
             note.value = str(error)[:200]
 
     knobs = [control(name, abbreviation) for name, abbreviation in controls.items()]
     first = figures(*now())
-    screens = [widgets.Image(value=show.rendered(figure)) for figure in first]
+    screen = widgets.Image(value=show.rendered(*first))
     note = widgets.Label()  # plain text: nothing that is typed is taken for markup
     for knob in knobs:
         knob.observe(redraw, "value")
-    for figure in [still] if still else first:
-        display(figure)
-    print("Live, below, you can move:", ", ".join(knob.description for knob in knobs))
-    display(widgets.VBox([*knobs, note, widgets.HBox(screens)]))
+    live(
+        widgets.VBox([*knobs, note, screen]),
+        ", ".join(knob.description for knob in knobs),
+        *[still] if still else first,
+    )
+
+
+def live(
+    box: widgets.Widget,
+    what: str,  # there is to move
+    *stills: Figure,  # what a static page shows
+) -> None:
+    """A widget; where no kernel is there to move it (a page on the web, a notebook just opened) it is a picture."""
+    print("Live, you can move:", what)
+    show.display_small(*stills, widget=box)
 
 
 def control(name: str, abbreviation) -> widgets.ValueWidget:

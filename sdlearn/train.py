@@ -14,7 +14,7 @@ from transformers import CLIPModel
 
 from sdlearn import measure, parts, saving, scenes
 from sdlearn.clip import clip_loss, new_clip, new_tokenizer, tokenize
-from sdlearn.fit import best_precision, can_compile, fit
+from sdlearn.fit import best_precision, can_compile, fit, shared_cpu
 from sdlearn.noising import q_sample
 from sdlearn.sampling import encode_prompts
 from sdlearn.unet import diffusion_loss, drop_captions, new_unet
@@ -61,7 +61,7 @@ def train_clip(
 def train_vae(
     vae: AutoencoderKL,  # trained in place; at the end it has the scale factor of its own latents
     pictures: np.ndarray,  # n h w c uint8
-    steps: int = 7000,
+    steps: int = 8500,
     batch: int = 16,
     **options,  # of `fit`
 ) -> list[float]:  # the loss at each step
@@ -84,7 +84,7 @@ def train_unet(
     latents: Tensor,  # n c h w, scaled: encoded once, before training
     text: Tensor,  # n l d, the encoded captions
     empty: Tensor,  # 1 l d, the encoded empty prompt
-    steps: int = 5800,
+    steps: int = 7000,
     batch: int = 64,
     drop: float = 0.1,  # how often a caption is dropped
     **options,  # of `fit`
@@ -131,7 +131,7 @@ def make_clip(out: Path, **options) -> Callable:  # saves what was trained
 def make_vae(out: Path, **options) -> Callable:
     pictures, _, _ = training_scenes()
     vae = new_vae()
-    train_vae(vae, pictures, **options)
+    train_vae(vae, pictures, **options | {"compiled": False})  # torch 2.13 translates its backward pass wrongly
     return lambda: saving.save_model(vae, out / "vae")
 
 
@@ -178,7 +178,7 @@ def main(
     steps: int = None,  # batches for each part, instead of the usual number
     seed: int = 0,  # of the first weights and of all batches
     precision: str = None,  # no or bf16; left out: bf16 where the processor has fast units for it
-    compiled: str = None,  # yes or no: torch.compile each part first; left out: yes for whole trainings, where it works
+    compiled: str = None,  # yes or no: torch.compile clip and unet; left out: yes for whole trainings, where it works
     resume: bool = False,  # go on with a run that was stopped
 ):
     """Train the parts of a small Stable Diffusion on pictures that the course draws."""
@@ -194,7 +194,7 @@ def main(
     options = {"seed": seed, "precision": precision or best_precision()}
     options |= {"steps": steps} if steps else {}
     options["compiled"] = compiled == "yes" or compiled is None and steps is None and can_compile()
-    processes = PartialState()  # one, or as many as `accelerate launch` began
+    processes = PartialState(cpu=shared_cpu())  # one, or as many as `torchrun` or `accelerate launch` began
     checkpoints = {part: out / "checkpoints" / f"{part}.pt" for part in chosen}
     if not resume and (begun := [part for part in chosen if checkpoints[part].exists() or (out / part).exists()]):
         raise CliError(f"{out} already holds {' and '.join(begun)}: add --resume to go on, or give another --out")

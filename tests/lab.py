@@ -1,5 +1,6 @@
 """JupyterLab as `make lab` starts it, over a copy of the notebooks, and a browser on it; for tests and benchmarks."""
 
+import json
 import os
 import re
 import secrets
@@ -75,6 +76,53 @@ def run_all(page, seconds=300):
     page.wait_for_function(READY, timeout=60_000)
     page.evaluate(RUN_ALL)
     page.wait_for_function("() => window.done", timeout=1000 * seconds)
+
+
+def slides(name):
+    """The slides of a lesson, each as the numbers of its cells; the first of them opens it."""
+    found = []
+    for i, cell in enumerate(json.loads((ROOT / "notebooks" / name).read_text(encoding="utf-8"))["cells"]):
+        kind = cell["metadata"].get("slideshow", {}).get("slide_type")
+        if kind in ("slide", "subslide"):
+            found.append([i])
+        elif kind not in ("skip", "notes"):
+            found[-1].append(i)
+    return found
+
+
+@contextmanager
+def presenting(page):
+    """A notebook as slides, as its button in the toolbar shows it."""
+    page.evaluate("() => window.jupyterapp.commands.execute('deck:start')")
+    page.wait_for_selector(".jp-Deck .jp-deck-mod-onscreen")
+    try:
+        yield
+    finally:
+        page.evaluate("() => window.jupyterapp.commands.execute('deck:stop')")
+
+
+def turn_to(page, cell):
+    """Go to the slide that this cell is on; all that comes before the cell is revealed."""
+    page.evaluate("i => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = i }", cell)
+    cells = "document.querySelectorAll('.jp-Notebook .jp-Cell')"
+    page.wait_for_function(f"() => {cells}[{cell}].matches('.jp-deck-mod-visible')")
+
+
+def slide_size(page):
+    """Width and height that the cells on a slide need, in pixels."""
+    return page.evaluate("""() => {
+        const cells = [...document.querySelectorAll(".jp-deck-mod-onscreen")]
+        const boxes = cells.map(cell => cell.getBoundingClientRect())
+        const parts = cells.flatMap(cell => [...cell.querySelectorAll(".jp-OutputArea-output, .cm-scroller, td, img")])
+        return [Math.max(...parts.map(part => part.getBoundingClientRect().left + part.scrollWidth), 0),
+                Math.max(...boxes.map(box => box.bottom)) - Math.min(...boxes.map(box => box.top))]
+    }""")
+
+
+def cell_of(box):
+    """The number of the cell that a widget stands under."""
+    cells = "[...document.querySelectorAll('.jp-Notebook .jp-Cell')]"
+    return box.evaluate(f"box => {cells}.indexOf(box.closest('.jp-Cell'))")
 
 
 def boxes(page):

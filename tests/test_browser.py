@@ -1,13 +1,36 @@
 """The lessons in a real browser, in JupyterLab as `make lab` starts it. Skipped where there is no Chromium."""
 
 import pytest
-from lab import CHROMIUM, NOISE, QUIET, ROOT, boxes, open_lesson, run_all, running_lab, sources, wait_for_change
+from lab import (
+    CHROMIUM,
+    NOISE,
+    QUIET,
+    ROOT,
+    boxes,
+    cell_of,
+    open_lesson,
+    presenting,
+    run_all,
+    running_lab,
+    slide_size,
+    slides,
+    sources,
+    turn_to,
+    wait_for_change,
+)
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: the lessons are not tried in a browser")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium: the lessons are not tried in a browser")
 
-LESSONS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
-WIDGETS = {"00_start_here.ipynb": 0, "03_noising.ipynb": 2}  # how many a lesson has; these two run in a minute each
+WIDGETS = {  # how many a lesson has
+    "00_start_here.ipynb": 0,
+    "01_clip.ipynb": 2,
+    "02_vae.ipynb": 2,
+    "03_noising.ipynb": 2,
+    "04_unet.ipynb": 2,
+    "05_sampling.ipynb": 2,
+}
+PAGE = {"width": 1280, "height": 720}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +49,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, request):
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page = browser.new_page(viewport=PAGE)
     page.said = []
     page.on("console", lambda message: page.said.append(message.text) if message.type == "error" else None)
     before = request.session.testsfailed
@@ -36,10 +59,14 @@ def page(browser, request):
     page.close()
 
 
+def said_nothing(page):
+    assert [line for line in page.said if not NOISE.search(line)] == []
+
+
 def nothing_went_wrong(page):
     assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
     assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count() == 0
-    assert [line for line in page.said if not NOISE.search(line)] == []
+    said_nothing(page)
 
 
 def test_nobody_gets_in_without_the_token(page, lab):
@@ -47,29 +74,50 @@ def test_nobody_gets_in_without_the_token(page, lab):
     assert "login" in page.url
 
 
-@pytest.mark.parametrize("name", LESSONS)
+@pytest.mark.parametrize("name", WIDGETS)
 def test_a_lesson_opens_with_its_pictures_and_formulas(page, lab, name):
     open_lesson(page, lab, name)
     page.wait_for_selector(".jp-RenderedMarkdown h1")
     page.wait_for_selector(".jp-OutputArea img", timeout=60_000)
     assert page.locator(".MathJax_Error, mjx-merror").count() == 0
-    assert [line for line in page.said if not NOISE.search(line)] == []
+    assert page.locator(".Toastify__toast").count() == 0  # nobody asks whether one wants news
+    said_nothing(page)
 
 
-def turn(box):
-    """Move one control of a widget: its button if it has one, else the first of its switches, lines and sliders."""
+def fits(page):
+    width, height = slide_size(page)
+    return width <= PAGE["width"] and height <= PAGE["height"]
+
+
+@pytest.mark.parametrize("name", WIDGETS)
+def test_every_slide_of_a_lesson_fits_its_page(page, lab, name):
+    open_lesson(page, lab, name)
+    with presenting(page):
+        for i, cells in enumerate(slides(name)):
+            turn_to(page, cells[-1])
+            assert fits(page), f"slide {i + 1} is too large: {slide_size(page)}"
+    said_nothing(page)
+
+
+def turn(page, box):
+    """Move one control of a widget, and see the picture change: its button, or else a switch, a slider, or a line."""
+    before = sources(box)
+    assert before
     switch, line, slider = map(box.locator, ("input[type=checkbox]", "input[type=text]", ".noUi-handle"))
     if box.locator("button").count():
-        box.locator("input[type=number]").first.fill("7")
-        box.locator("input[type=number]").first.press("Enter")
+        number = box.locator("input[type=number]").first
+        number.fill(str(int(number.input_value()) + 1))
+        number.press("Enter")
         box.locator("button").first.click()
     elif switch.count():
         switch.first.click()
     elif slider.count():
         slider.first.press("ArrowRight")
     else:
-        line.first.fill("a <b>knight</b> \N{GRINNING FACE} in the snow")
+        odd = "a <b>knight</b> \N{GRINNING FACE} in the snow"
+        line.first.fill("a cat in the desert" if line.first.input_value() == odd else odd)
         line.first.press("Enter")
+    wait_for_change(page, box, before)
 
 
 @pytest.mark.parametrize("name", WIDGETS)
@@ -80,10 +128,12 @@ def test_a_lesson_runs_and_its_widgets_move(page, lab, name):
     found = boxes(page)
     assert found.count() == WIDGETS[name]
     for i in range(found.count()):
-        box = found.nth(i)
-        box.scroll_into_view_if_needed()
-        before = sources(box)
-        assert before
-        turn(box)
-        wait_for_change(page, box, before)
+        found.nth(i).scroll_into_view_if_needed()
+        turn(page, found.nth(i))
+    with presenting(page):
+        on_slides = [i for i in range(found.count()) if cell_of(found.nth(i)) in sum(slides(name), [])]
+        for box in map(found.nth, on_slides):
+            turn_to(page, cell_of(box))
+            assert fits(page), f"the slide of {box.text_content()[:40]} is too large: {slide_size(page)}"
+            turn(page, box)
     nothing_went_wrong(page)

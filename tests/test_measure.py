@@ -110,9 +110,9 @@ def test_the_famous_prompt_is_asked_for_in_every_style_colour_and_place():
 
 
 def test_a_missing_judge_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="judge.* is missing: train one with `sdlearn-train judge --out"):
+    with pytest.raises(FileNotFoundError, match="judge.* is missing: train it with `sdlearn-train judge --out"):
         measure.load_judge(tmp_path)
-    with pytest.raises(CliError, match="train one with"):
+    with pytest.raises(CliError, match="train it with"):
         measure.main(n=8, steps=1, judge=tmp_path)
 
 

@@ -72,6 +72,8 @@ def test_is_a_valid_notebook_of_at_most_one_megabyte(path):
 @each_notebook
 def test_stores_no_widgets(path):
     assert "widgets" not in read(path).metadata  # a state that GitHub refuses to show
+    stored = [kind for cell in code(path) for kind in kinds(cell)]
+    assert "application/vnd.jupyter.widget-view+json" not in stored  # JupyterLab would say that its model is not found
 
 
 @each_notebook
@@ -159,12 +161,12 @@ def test_no_imported_name_is_given_to_something_else(path):
 @each_lesson
 def test_what_a_widget_reads_is_not_changed_further_down(path):
     cells = [ast.parse(cell.source) for cell in code(path)]
+    functions = {node.name: node for cell in cells for node in cell.body if isinstance(node, ast.FunctionDef)}
     for i, cell in enumerate(cells):
         calls = [
             node for node in ast.walk(cell) if isinstance(node, ast.Call) and ast.unparse(node.func) == "touch.move"
         ]
-        moved = [ast.unparse(call.args[0]) for call in calls]
-        for function in (node for node in cell.body if isinstance(node, ast.FunctionDef) and node.name in moved):
+        for function in (functions[ast.unparse(call.args[0])] for call in calls):
             own = named(function, ast.Store) | {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)}
             read_outside = {function.name} | named(function, ast.Load) - own
             assert read_outside & set().union(*(set_by(other) for other in cells[i + 1 :])) == set()
@@ -172,11 +174,22 @@ def test_what_a_widget_reads_is_not_changed_further_down(path):
 
 @each_lesson
 def test_without_a_kernel_and_without_javascript_a_widget_is_a_picture_and_a_line(path):
-    live = [cell for cell in code(path) if "application/vnd.jupyter.widget-view+json" in kinds(cell)]
-    assert all("image/png" in kinds(cell) and "Live, below" in seen(cell) for cell in live)
+    live = [cell for cell in code(path) if re.search(r"^(touch\.|Studio\()", cell.source, re.M)]
+    assert all("image/png" in kinds(cell) and "Live, you can move" in seen(cell) for cell in live)
     page, _ = HTMLExporter().from_filename(path)
-    assert page.count("Live, below") == len(live)
+    assert page.count("Live, you can move") == len(live)
     assert page.count('src="data:image/png;base64') == sum(kinds(cell).count("image/png") for cell in code(path))
+
+
+@each_lesson
+def test_is_a_talk_of_at_most_fifteen_slides(path):
+    marks = [(cell.metadata.get("slideshow", {}).get("slide_type"), cell) for cell in read(path).cells]
+    assert {mark for mark, _ in marks} <= {"slide", "fragment", "skip", "notes", None}
+    talk = [(mark, cell) for mark, cell in marks if mark not in ("skip", "notes")]
+    assert talk[0][0] == "slide" and 10 <= [mark for mark, _ in talk].count("slide") <= 15
+    order = "".join({"slide": "s", None: "c", "fragment": "f"}[mark] for mark, _ in talk)
+    assert "fc" not in order  # the extension would show such a cell one key too late
+    assert all(cell.cell_type == "markdown" for mark, cell in talk if mark == "slide")
 
 
 def kinds(cell):

@@ -19,7 +19,7 @@ def model():
 
 @pytest.fixture
 def room(model, monkeypatch):
-    monkeypatch.setattr(studio, "display", lambda *_: None)
+    monkeypatch.setattr(show, "display_small", lambda *_, **__: None)
     room = studio.Studio(model, parts.load_clip(), FEW)
     room._ipython_display_()
     return room

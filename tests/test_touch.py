@@ -10,8 +10,9 @@ PICTURES = scenes.sample(20, seed=0)[0]
 
 @pytest.fixture
 def shown(monkeypatch):
+    """The figures for a static page, and the widget."""
     things = []
-    monkeypatch.setattr(touch, "display", things.append)
+    monkeypatch.setattr(show, "display_small", lambda *figures, widget: things.extend([*figures, widget]))
     return things
 
 
@@ -19,16 +20,21 @@ def one(i):
     return show.sheet(PICTURES[[i]])
 
 
+def size(file):
+    """Width and height of a PNG file."""
+    return tuple(np.frombuffer(bytes(file)[16:24], ">u4").tolist())
+
+
 def parts(box):
-    """Controls, the line under them, screens."""
-    *knobs, note, screens = box.children
-    return knobs, note, screens.children
+    """Controls, the line under them, the screen."""
+    *knobs, note, screen = box.children
+    return knobs, note, screen
 
 
 def test_moving_a_control_draws_what_it_says(shown):
     touch.move(one, i=(0, 19))
     still, box = shown
-    (knob,), note, (screen,) = parts(box)
+    (knob,), note, screen = parts(box)
     for i in (3, 7):
         knob.value = i
         assert screen.value == show.rendered(one(i))
@@ -43,7 +49,7 @@ def test_a_setting_seen_before_is_not_drawn_again(shown):
         return one(i)
 
     touch.move(frame, i=(0, 19), dark=False)
-    (slider, switch), _, (screen,) = parts(shown[-1])
+    (slider, switch), _, screen = parts(shown[-1])
     for i, dark in ((4, False), (4, True), (4, False), (4, True)):
         slider.value, switch.value = i, dark
     assert drawn.count((4, False)) == drawn.count((4, True)) == 1
@@ -52,13 +58,23 @@ def test_a_setting_seen_before_is_not_drawn_again(shown):
 
 def test_several_figures_stand_side_by_side(shown):
     touch.move(lambda i: [one(i), one(i + 1)], i=(0, 10))
-    assert len(parts(shown[-1])[2]) == 2 and len(shown) == 3
+    assert parts(shown[-1])[2].value == show.rendered(one(5), one(6)) and len(shown) == 3
+    width, height = size(show.rendered(one(0)))
+    assert size(show.rendered(one(0), one(1), one(2))) == (3 * width, height)
 
 
 def test_a_static_page_keeps_a_picture_and_a_line(shown, capsys):
     touch.move(lambda i, go_on: one(i), show.sheet(PICTURES[:5]), i=(0, 10), go_on=True)
     assert len(shown[0].axes) == 5
-    assert capsys.readouterr().out == "Live, below, you can move: i, go on\n"
+    assert capsys.readouterr().out == "Live, you can move: i, go on\n"
+
+
+def test_picture_and_widget_are_one_output(monkeypatch):
+    bundles = []
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: bundles.append(bundle))
+    touch.move(one, i=(0, 10))
+    assert {"application/vnd.jupyter.widget-view+json", "image/png", "text/plain"} == set(*bundles)
+    assert bundles[0]["text/plain"].startswith("<Figure")
 
 
 def test_what_does_not_work_is_said_and_the_picture_stays(shown):
@@ -68,7 +84,7 @@ def test_what_does_not_work_is_said_and_the_picture_stays(shown):
         return one(len(text) % 20)
 
     touch.move(frame, text="a cat")
-    (line,), note, (screen,) = parts(shown[-1])
+    (line,), note, screen = parts(shown[-1])
     before = screen.value
     line.value = "<b>"
     assert note.value == "cannot draw <b>" and screen.value == before
@@ -84,7 +100,7 @@ def test_a_control_that_is_none_is_refused():
 def test_a_film_leaves_a_strip_and_a_slider(shown):
     touch.film(PICTURES, columns=5)
     strip, box = shown
-    (slider,), _, (screen,) = parts(box)
+    (slider,), _, screen = parts(box)
     assert len(strip.axes) == 5
     assert (slider.value, slider.max) == (0, 19)
     first = screen.value
@@ -94,9 +110,9 @@ def test_a_film_leaves_a_strip_and_a_slider(shown):
 
 def test_every_frame_of_a_film_has_one_size(shown):
     touch.film(PICTURES, [f"step {i}" for i in range(20)])
-    (slider,), _, (screen,) = parts(shown[-1])
+    (slider,), _, screen = parts(shown[-1])
     sizes = set()
     for i in range(20):
         slider.value = i
-        sizes.add(np.frombuffer(bytes(screen.value)[16:24], ">u4").tobytes())
+        sizes.add(size(screen.value))
     assert len(sizes) == 1

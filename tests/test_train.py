@@ -1,6 +1,7 @@
 """The one training loop: it learns, resumes to the same weights after SIGKILL, and refuses nonsense in one line."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,20 +15,22 @@ import torch
 from fastcore.script import CliError
 
 from sdlearn import train
-from sdlearn.fit import fit
+from sdlearn.fit import can_compile, fit
+from sdlearn.parts import load_clip
 from sdlearn.unet import diffusion_loss, new_unet
 
 HERE = Path(__file__).parent
 
 
-def unet_run(checkpoint: Path | None, steps: int = 12, seed: int = 3, stop: int = 12) -> dict[str, torch.Tensor]:
-    """A short training of the real U-Net on noise, saved at every second step."""
+def unet_run(checkpoint: Path | None, steps: int = 12, seed: int = 3, stop: int = 12, change=tuple) -> dict:
+    """A short training of the real U-Net on noise, saved at every second step; its weights, by name."""
     torch.manual_seed(0)
     unet = new_unet()
 
     def examples(g):
         t = torch.randint(1000, (2,), generator=g)
-        return torch.randn(2, 4, 8, 8, generator=g), t, torch.randn(2, 4, 8, 8, generator=g), torch.zeros(2, 3, 128)
+        latents, eps = torch.randn(2, 4, 8, 8, generator=g), torch.randn(2, 4, 8, 8, generator=g)
+        return change((latents, t, eps, torch.zeros(2, 3, 128)))
 
     options = {"average": True, "checkpoint": checkpoint, "every": 2, "progress": lambda x: islice(x, stop)}
     fit(unet, diffusion_loss, examples, steps, lr=1e-3, seed=seed, warmup=3, **options)
@@ -61,18 +64,17 @@ def test_a_run_killed_twice_ends_with_the_weights_of_one_that_was_not(tmp_path):
         torch.testing.assert_close(resumed[name], straight[name], rtol=0, atol=0, msg=name)
 
 
-def in_two_processes(checkpoint: Path) -> dict:
-    """The same training under `accelerate launch`, each process with half of every batch; its last checkpoint."""
+def in_two_processes(checkpoint: Path, call: str, *options: str) -> subprocess.CompletedProcess:
+    """A call with a checkpoint under `torchrun`: each process has half of every batch."""
     script = checkpoint.with_suffix(".py")
     script.write_text(
         f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
-        f"import pathlib, test_train; test_train.unet_run(pathlib.Path({str(checkpoint)!r}))\n"
+        f"import accelerate, pathlib, test_train; test_train.{call}(pathlib.Path({str(checkpoint)!r}))\n"
+        "print(accelerate.PartialState().num_processes, 'processes')\n"
     )
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"]
-    plain = ["--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
-    done = subprocess.run([*launch, *plain, str(script)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return torch.load(checkpoint)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    quiet = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run([*launch, *options, str(script)], capture_output=True, text=True, env=quiet)
 
 
 @pytest.mark.parametrize("begun", [0, 6], ids=["from the first step", "on from a checkpoint of one process"])
@@ -80,9 +82,50 @@ def test_two_processes_train_like_one(tmp_path, begun):
     unet_run(tmp_path / "one.pt")
     if begun:
         unet_run(tmp_path / "two.pt", stop=begun)
-    one, two = torch.load(tmp_path / "one.pt"), in_two_processes(tmp_path / "two.pt")
+    done = in_two_processes(tmp_path / "two.pt", "unet_run")
+    assert done.returncode == 0 and "2 processes" in done.stdout, done.stderr[-2000:]
+    one, two = torch.load(tmp_path / "one.pt"), torch.load(tmp_path / "two.pt")
     torch.testing.assert_close(two["losses"], one["losses"], rtol=1e-4, atol=1e-5)
     assert two["settings"] == one["settings"] and two.keys() == one.keys()  # so that either opens the other's
+
+
+def command_run(checkpoint: Path):
+    """The command, on few scenes."""
+    train.SCENES = 512
+    train.main("clip", out=checkpoint.with_suffix(""), steps=2)
+
+
+def test_the_command_in_two_processes_saves_once(tmp_path):
+    done = in_two_processes(tmp_path / "mine.pt", "command_run")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("clip in ") == 1 and "2 processes" in done.stdout
+    assert load_clip(tmp_path / "mine").num_parameters() > 1_000_000
+
+
+def run_that_loses_a_process(checkpoint: Path):
+    """Of two processes the second is killed after the checkpoint of step 4; what the first one says."""
+
+    def killed(batch):
+        if os.environ["RANK"] == "1" and checkpoint.exists() and len(torch.load(checkpoint)["losses"]) >= 4:
+            time.sleep(0.5)  # meanwhile the other begins to wait for this one
+            os.kill(os.getpid(), signal.SIGKILL)
+        return batch
+
+    try:
+        unet_run(checkpoint, change=killed)
+    except OSError as error:  # as the command does
+        print(f"said: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def test_a_process_that_dies_is_named_and_the_others_stop_with_their_last_checkpoint(tmp_path):
+    lonely = tmp_path / "two.pt"
+    done = in_two_processes(lonely, "run_that_loses_a_process", "--monitor-interval=5")  # time for the other to speak
+    assert done.returncode != 0
+    assert re.search(r"said: another process of this training has gone \(.+\): go on with --resume", done.stderr)
+    assert 4 <= len(torch.load(lonely)["losses"]) < 12
+    unet_run(lonely)
+    assert len(torch.load(lonely)["losses"]) == 12
 
 
 def test_a_half_written_checkpoint_is_not_taken_for_a_whole_one(tmp_path):
@@ -112,6 +155,29 @@ def test_fit_finds_the_line_that_made_the_data():
     model, losses = linear_run()
     torch.testing.assert_close(model.weight.data, torch.full((1, 4), 0.5), atol=1e-3, rtol=0)
     assert losses[-1] < 1e-4 < losses[0]
+
+
+def test_a_compiled_training_finds_the_same_line():
+    if not can_compile():
+        pytest.skip("no C++ compiler: nothing is compiled here")
+    torch.testing.assert_close(linear_run(compiled=True)[1], linear_run()[1], rtol=1e-3, atol=1e-6)
+
+
+def test_a_translation_with_other_gradients_is_not_used(monkeypatch):
+    def wrong(objective):
+        return lambda x, y: objective(x.roll(1, 0), y)
+
+    monkeypatch.setattr(torch, "compile", wrong)
+    with pytest.warns(UserWarning, match="torch.compile changes the gradients"):
+        _, losses = linear_run(compiled=True)
+    assert losses == linear_run()[1]
+
+
+def test_without_a_compiler_nothing_is_compiled(tmp_path):
+    words = [sys.executable, "-c", "from sdlearn.fit import can_compile; print(can_compile())"]
+    nowhere = os.environ | {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(words, capture_output=True, text=True, env=nowhere)
+    assert done.stdout == "False\n" and "Traceback" not in done.stderr
 
 
 def test_the_seed_decides_the_batches():
@@ -186,6 +252,8 @@ def test_the_noise_predictor_needs_the_other_parts_first(tmp_path):
     [
         ({"what": "gan"}, 'cannot train "gan": choose one of clip, vae, unet, judge, all'),
         ({"steps": 0}, "--steps must be 1 or more; got 0"),
+        ({"precision": "fp8"}, '--precision must be no or bf16; got "fp8"'),
+        ({"compiled": "maybe"}, '--compiled must be yes or no; got "maybe"'),
     ],
 )
 def test_the_command_says_what_is_allowed(arguments, message, tmp_path):

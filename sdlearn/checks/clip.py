@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sdlearn import parts
 from sdlearn.checks import compare, verdict
-from sdlearn.clip import END, contrastive_loss, embed_text, merge, tokenize
+from sdlearn.clip import END, contrastive_loss, count_pairs, embed_text, merge, tokenize
 
 
 def check_similarity(
@@ -168,7 +168,7 @@ def wrong_step(
     words: Counter,  # word -> how often it occurs
 ) -> str | None:  # a hint, or None where the step is right
     """Name the mistake in a step that gives back all words, whole."""
-    met, unweighted = meetings(pieces, words), meetings(pieces, dict.fromkeys(words, 1))
+    met, unweighted = count_pairs(pieces, words), count_pairs(pieces, dict.fromkeys(words, 1))
     best, plain = (max(sorted(table), key=table.get) for table in (met, unweighted))
     right = {word: merge(split, best) for word, split in pieces.items()}
     if got == right:
@@ -186,17 +186,6 @@ def wrong_step(
         return "one step joins one pair only: the next pair waits for the next step"
     word = next(word for word in right if got[word] != right[word])
     return f"{' '.join(pieces[word])} should become {' '.join(right[word])}; yours is {' '.join(got[word])}"
-
-
-def meetings(
-    pieces: dict[str, tuple[str, ...]],  # word -> its pieces
-    words: dict[str, int],  # word -> how often it occurs
-) -> Counter:  # pair -> how often its two are neighbours
-    met = Counter()
-    for word, split in pieces.items():
-        for pair in zip(split, split[1:], strict=False):
-            met[pair] += words[word]
-    return met
 
 
 def join_once(
