@@ -131,7 +131,7 @@ def make_clip(out: Path, **options) -> Callable:  # saves what was trained
 def make_vae(out: Path, **options) -> Callable:
     pictures, _, _ = training_scenes()
     vae = new_vae()
-    train_vae(vae, pictures, **options | {"compiled": False})  # torch 2.13 translates its backward pass wrongly
+    train_vae(vae, pictures, **options)
     return lambda: saving.save_model(vae, out / "vae")
 
 
@@ -169,6 +169,7 @@ def make_judge(out: Path, **options) -> Callable:
 
 
 MAKE = {"clip": make_clip, "vae": make_vae, "unet": make_unet, "judge": make_judge}
+TRANSLATED = ("clip", "unet")  # torch 2.13 compiles the VAE's backward pass wrongly, and the judge is soon trained
 
 
 @call_parse(pos=["what"])
@@ -193,7 +194,7 @@ def main(
         raise CliError(f'--compiled must be yes or no; got "{compiled}"')
     options = {"seed": seed, "precision": precision or best_precision()}
     options |= {"steps": steps} if steps else {}
-    options["compiled"] = compiled == "yes" or compiled is None and steps is None and can_compile()
+    translate = compiled == "yes" or compiled is None and steps is None and can_compile()
     processes = PartialState(cpu=shared_cpu())  # one, or as many as `torchrun` or `accelerate launch` began
     checkpoints = {part: out / "checkpoints" / f"{part}.pt" for part in chosen}
     if not resume and (begun := [part for part in chosen if checkpoints[part].exists() or (out / part).exists()]):
@@ -205,7 +206,7 @@ def main(
         processes.print(f"training {part}")
         torch.manual_seed(seed)
         try:
-            save = MAKE[part](out, checkpoint=checkpoint, **options)
+            save = MAKE[part](out, checkpoint=checkpoint, compiled=translate and part in TRANSLATED, **options)
             if processes.is_main_process:
                 save()
                 checkpoint.unlink()
