@@ -6,7 +6,6 @@ alone, so a run that was killed and goes on from its last checkpoint ends with t
 
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -42,7 +41,6 @@ def fit(
     weight_decay: float = 0.0,  # AdamW's
     average: bool = False,  # end with the moving average of the weights (EMA)
     precision: str = "no",  # "bf16" computes in half the bits, where the processor is quick at it
-    compiled: bool = False,  # first translate model and loss with `torch.compile`: takes a minute; see `can_compile`
     checkpoint: Path | None = None,  # a file to save to every `every` steps, and to go on from where it exists
     every: int = 100,  # steps between checkpoints
     progress: Callable[[Iterable], Iterable] = tqdm,  # wraps the steps, to show how far it is
@@ -60,24 +58,18 @@ def fit(
     losses = run.resume()
     half = precision == "bf16"
     plain_attention = half and accelerator.device.type == "cpu"  # the fused one is slow there, going backwards
-
-    def value_of(objective: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
-        mine = slice(accelerator.process_index, None, accelerator.num_processes)
-        with (
-            torch.autocast(accelerator.device.type, torch.bfloat16, enabled=half),
-            sdpa_kernel(SDPBackend.MATH) if plain_attention else nullcontext(),
-        ):
-            return objective(*(x[mine].to(accelerator.device) for x in batch))
-
     model.train()
-    if compiled:
-        objective = translated(objective, lambda way: value_of(way, examples(torch.Generator().manual_seed(seed))))
     bar = progress(range(len(losses), steps)) if accelerator.is_main_process else range(len(losses), steps)
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1, (step + 1) / (warmup + 1)) * (1 + math.cos(math.pi * step / steps)) / 2
         batch = examples(torch.Generator().manual_seed(seed * 1_000_003 + step))
-        value = value_of(objective, batch)
+        mine = slice(accelerator.process_index, None, accelerator.num_processes)
+        with (
+            torch.autocast(accelerator.device.type, torch.bfloat16, enabled=half),
+            sdpa_kernel(SDPBackend.MATH) if plain_attention else nullcontext(),
+        ):
+            value = objective(*(x[mine].to(accelerator.device) for x in batch))
         with together(accelerator):
             losses.append(accelerator.reduce(value.detach(), "mean").item())
         if not math.isfinite(losses[-1]):
@@ -97,23 +89,6 @@ def fit(
         ema.copy_to(model.parameters())
     model.eval().to(home)
     return losses
-
-
-def translated(
-    objective: nn.Module,
-    value_of: Callable[[nn.Module], Tensor],  # the loss on some batch
-) -> nn.Module:  # compiled, or as it was, with a warning
-    """`torch.compile`, and a look at what it made: torch 2.13 gets some backward passes wrong, without a word."""
-    warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")  # diffusers makes some
-    fast, gradients = torch.compile(objective), []
-    for way in (objective, fast):
-        value_of(way).backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in objective.parameters() if p.grad is not None]))
-        objective.zero_grad()
-    if torch.cosine_similarity(*gradients, dim=0) > 0.99:
-        return fast
-    warnings.warn("torch.compile changes the gradients of this model: it is trained without", stacklevel=3)
-    return objective
 
 
 def shared_cpu() -> bool:
@@ -137,15 +112,6 @@ def best_precision() -> str:  # as `fit` takes it
     """bf16 where there are fast units for it (a recent GPU, or AMX in the CPU), else full precision."""
     gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if gpu or torch.cpu._is_amx_tile_supported() else "no"
-
-
-def can_compile() -> bool:
-    """Whether `torch.compile` works here, which needs a compiler and Python's headers: tried on a small function."""
-    try:
-        torch.compile(lambda x: x.relu() + 1)(torch.ones(2))
-    except RuntimeError:  # what all of its errors are
-        return False
-    return True
 
 
 class Run:

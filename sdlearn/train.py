@@ -14,7 +14,7 @@ from transformers import CLIPModel
 
 from sdlearn import measure, parts, saving, scenes
 from sdlearn.clip import clip_loss, new_clip, new_tokenizer, tokenize
-from sdlearn.fit import best_precision, can_compile, fit, shared_cpu
+from sdlearn.fit import best_precision, fit, shared_cpu
 from sdlearn.noising import q_sample
 from sdlearn.sampling import encode_prompts
 from sdlearn.unet import diffusion_loss, drop_captions, new_unet
@@ -169,7 +169,6 @@ def make_judge(out: Path, **options) -> Callable:
 
 
 MAKE = {"clip": make_clip, "vae": make_vae, "unet": make_unet, "judge": make_judge}
-TRANSLATED = ("clip", "unet")  # torch 2.13 compiles the VAE's backward pass wrongly, and the judge is soon trained
 
 
 @call_parse(pos=["what"])
@@ -179,7 +178,6 @@ def main(
     steps: int = None,  # batches for each part, instead of the usual number
     seed: int = 0,  # of the first weights and of all batches
     precision: str = None,  # no or bf16; left out: bf16 where the processor has fast units for it
-    compiled: str = None,  # yes or no: torch.compile clip and unet; left out: yes for whole trainings, where it works
     resume: bool = False,  # go on with a run that was stopped
 ):
     """Train the parts of a small Stable Diffusion on pictures that the course draws."""
@@ -190,11 +188,8 @@ def main(
         raise CliError(f"--steps must be 1 or more; got {steps}")
     if precision not in (None, "no", "bf16"):
         raise CliError(f'--precision must be no or bf16; got "{precision}"')
-    if compiled not in (None, "yes", "no"):
-        raise CliError(f'--compiled must be yes or no; got "{compiled}"')
     options = {"seed": seed, "precision": precision or best_precision()}
     options |= {"steps": steps} if steps else {}
-    translate = compiled == "yes" or compiled is None and steps is None and can_compile()
     processes = PartialState(cpu=shared_cpu())  # one, or as many as `torchrun` or `accelerate launch` began
     checkpoints = {part: out / "checkpoints" / f"{part}.pt" for part in chosen}
     if not resume and (begun := [part for part in chosen if checkpoints[part].exists() or (out / part).exists()]):
@@ -206,7 +201,7 @@ def main(
         processes.print(f"training {part}")
         torch.manual_seed(seed)
         try:
-            save = MAKE[part](out, checkpoint=checkpoint, compiled=translate and part in TRANSLATED, **options)
+            save = MAKE[part](out, checkpoint=checkpoint, **options)
             if processes.is_main_process:
                 save()
                 checkpoint.unlink()
