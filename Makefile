@@ -72,6 +72,6 @@ $(PY):
 
 $(STAMP): $(PY) pyproject.toml constraints.txt
 	@$(PY) -m pip install -c constraints.txt -e .
-	@# asks whether to fetch Jupyter's news: the course needs no network
-	@$(PY) -m jupyter labextension disable @jupyterlab/apputils-extension:announcements 2>/dev/null
+	@# else JupyterLab asks whether to fetch news, and the course needs no network
+	@$(PY) -m jupyterlab.labextensions disable @jupyterlab/apputils-extension:announcements 2>/dev/null || true
 	@touch $(STAMP)

@@ -65,16 +65,15 @@ def fit(
             group["lr"] = lr * min(1, (step + 1) / (warmup + 1)) * (1 + math.cos(math.pi * step / steps)) / 2
         batch = examples(torch.Generator().manual_seed(seed * 1_000_003 + step))
         mine = slice(accelerator.process_index, None, accelerator.num_processes)
-        with (
-            torch.autocast(accelerator.device.type, torch.bfloat16, enabled=half),
-            sdpa_kernel(SDPBackend.MATH) if plain_attention else nullcontext(),
-        ):
-            value = objective(*(x[mine].to(accelerator.device) for x in batch))
-        with together(accelerator):
+        with naming_a_lost_process(accelerator):
+            with (
+                torch.autocast(accelerator.device.type, torch.bfloat16, enabled=half),
+                sdpa_kernel(SDPBackend.MATH) if plain_attention else nullcontext(),
+            ):
+                value = objective(*(x[mine].to(accelerator.device) for x in batch))
             losses.append(accelerator.reduce(value.detach(), "mean").item())
-        if not math.isfinite(losses[-1]):
-            raise ValueError(f"the loss is {losses[-1]} at step {step}: try a learning rate below {lr}")
-        with together(accelerator):
+            if not math.isfinite(losses[-1]):
+                raise ValueError(f"the loss is {losses[-1]} at step {step}: try a learning rate below {lr}")
             accelerator.backward(value)
         accelerator.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -92,19 +91,19 @@ def fit(
 
 
 def shared_cpu() -> bool:
-    """Whether `torchrun` has begun several processes and there are no GPUs for them: accelerate has to be told."""
+    """Whether a launcher such as `torchrun` began this process and there is no GPU: accelerate has to be told."""
     return "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
 
 
 @contextmanager
-def together(accelerator: Accelerator):
-    """Where the processes of a training exchange numbers: if one has died, say so, since the others cannot go on."""
+def naming_a_lost_process(accelerator: Accelerator):
+    """Where processes exchange numbers: if one has died, say so, since the others cannot go on."""
     try:
         yield
     except RuntimeError as error:
-        if accelerator.num_processes == 1:
+        if accelerator.num_processes == 1 or isinstance(error, torch.OutOfMemoryError):
             raise
-        reason = str(error).splitlines()[0].split(". ")[0]
+        reason = str(error).partition("\n")[0].split(". ")[0]
         raise ConnectionError(f"another process of this training has gone ({reason}): go on with --resume") from error
 
 

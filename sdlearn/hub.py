@@ -54,18 +54,22 @@ def weights_file(
     dtype: torch.dtype = torch.float32,  # decides where a model has its weights in both precisions
 ) -> Path:
     """The safetensors file of a part."""
-    file = root / part / file_name(part, dtype)
-    for here in (file, *(root / part / file_name(part, other) for other in (torch.float32, torch.float16))):
-        if here.is_file():
-            return here
-    if [*file.parent.glob("*.bin")]:
-        raise ValueError(f"{file.parent} has its weights only as a pickle, which may run any code: get safetensors")
-    raise FileNotFoundError(f"{file} is missing: {remedy(root)}")
+    files = [root / part / file_name(part, precision) for precision in (dtype, torch.float32, torch.float16)]
+    for file in files:
+        if file.is_file():
+            return file
+    if [*(root / part).glob("*.bin")]:
+        raise ValueError(f"{root / part} has its weights only as a pickle, which may run any code: get safetensors")
+    raise FileNotFoundError(f"{files[0]} is missing: {remedy(root)}")
 
 
-def file_name(part: str, dtype: torch.dtype) -> str:
+def file_name(
+    part: str,  # one of WEIGHTS
+    dtype: torch.dtype,
+) -> str:
     """What the weights of a part are called in this precision."""
-    return WEIGHTS[part].replace(".safetensors", ".fp16.safetensors" if dtype == torch.float16 else ".safetensors")
+    name = WEIGHTS[part]
+    return name.replace(".safetensors", ".fp16.safetensors") if dtype == torch.float16 else name
 
 
 def remedy(
@@ -75,7 +79,7 @@ def remedy(
     """How to get a damaged model back."""
     if folder == MINI:
         return "get it back with `git checkout -- sdlearn/mini`"
-    if "snapshots" in folder.parts:  # the hub's cache
+    if what == "all" and "snapshots" in folder.parts:  # the hub's cache
         return "give its hub name once more where there is a network"
     return f"train it with `sdlearn-train {what} --out {folder}`, or copy the directory again"
 

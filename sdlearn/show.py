@@ -85,7 +85,7 @@ def curve(
     axes.plot(losses, color=QUIET, lw=0.6)
     smooth = max(1, min(smooth, len(losses) // 4))
     mean = np.convolve(losses, np.ones(smooth) / smooth, "valid")
-    axes.plot(np.arange(len(mean)) + smooth // 2, mean, color=ACCENT, lw=2)
+    axes.plot(np.arange(len(mean)) + (smooth - 1) / 2, mean, color=ACCENT, lw=2)
     if band:
         axes.axhspan(*band, color="#81b29a", alpha=0.35, label="a healthy run ends here")
         axes.legend(frameon=False, fontsize=8)
@@ -123,7 +123,9 @@ def matrix(
     """A table of numbers as colours, for similarities and attention."""
     values = np.asarray(values)
     low, high = scale or (values.min(), values.max())
-    figure, axes = plt.subplots(figsize=(3.2 + 0.55 * len(values[0]), 1.2 + 0.42 * len(values)), dpi=DPI)
+    legible = values.size <= 100  # else the cells are too small for a number
+    width, height = (0.55, 0.42) if legible else (0.32, 0.3)  # of a cell, in inches
+    figure, axes = plt.subplots(figsize=(3.2 + width * len(values[0]), 1.2 + height * len(values)), dpi=DPI)
     axes.imshow(values, cmap="magma", aspect="auto", vmin=low, vmax=high)
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
     if isinstance(columns[0], str):
@@ -134,7 +136,7 @@ def matrix(
             inset = axes.inset_axes((i - 0.45, -1.6, 0.9, 0.95), transform=axes.transData)
             inset.imshow(image, interpolation="nearest")
             inset.axis("off")
-    for (i, j), value in np.ndenumerate(values) if values.size <= 100 else ():
+    for (i, j), value in np.ndenumerate(values) if legible else ():
         dark = value <= (low + high) / 2  # where all are equal, all are dark
         axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
     axes.set_title(title, fontsize=9, pad=44 if not isinstance(columns[0], str) else 6)
@@ -236,6 +238,6 @@ def display_small(
     from IPython.display import display
 
     full, small = Image.open(BytesIO(rendered(*figures))), BytesIO()
-    full.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(small, "png", optimize=True)
+    full.convert("RGB").quantize(256, kmeans=1).save(small, "png", optimize=True)
     still = {"image/png": b64encode(small.getvalue()).decode(), "text/plain": repr(figures[0])}
     display((widget._repr_mimebundle_() if widget else {}) | still, raw=True)

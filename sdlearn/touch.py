@@ -17,7 +17,7 @@ def move(
     /,
     **controls,  # as for `ipywidgets.interact`: (0, 999, 37) a slider, True a switch, a list a menu, text a line
 ) -> None:
-    """Figures that follow their controls; a setting that was seen before comes from memory.
+    """Figures that follow their controls; a setting that was moved to before comes from memory.
 
     A ValueError of `frame` becomes a line under the controls, and the figures stay as they were.
     """

@@ -83,7 +83,7 @@ def slides(name):
     found = []
     for i, cell in enumerate(json.loads((ROOT / "notebooks" / name).read_text(encoding="utf-8"))["cells"]):
         kind = cell["metadata"].get("slideshow", {}).get("slide_type")
-        if kind in ("slide", "subslide"):
+        if kind == "slide":
             found.append([i])
         elif kind not in ("skip", "notes"):
             found[-1].append(i)
@@ -112,6 +112,7 @@ def slide_size(page):
     """Width and height that the cells on a slide need, in pixels."""
     return page.evaluate("""() => {
         const cells = [...document.querySelectorAll(".jp-deck-mod-onscreen")]
+        if (!cells.length) throw new Error("no cell on the slide")
         const boxes = cells.map(cell => cell.getBoundingClientRect())
         const parts = cells.flatMap(cell => [...cell.querySelectorAll(".jp-OutputArea-output, .cm-scroller, td, img")])
         return [Math.max(...parts.map(part => part.getBoundingClientRect().left + part.scrollWidth), 0),

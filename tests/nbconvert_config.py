@@ -13,10 +13,8 @@ class Still(Preprocessor):
 
 
 c = get_config()  # noqa: F821, the name is traitlets' own
-c.NbConvertApp.export_format = "notebook"
 c.ExecutePreprocessor.enabled = True
 c.ExecutePreprocessor.timeout = 600
 c.ExecutePreprocessor.store_widget_state = False
 c.ExecutePreprocessor.record_timing = False
 c.Exporter.preprocessors = [Still, CoalesceStreamsPreprocessor]  # after the run
-c.Still.enabled = c.CoalesceStreamsPreprocessor.enabled = True

@@ -66,6 +66,7 @@ def said_nothing(page):
 def nothing_went_wrong(page):
     assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
     assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count() == 0
+    assert page.locator(".Toastify__toast").count() == 0  # nobody asks whether one wants news
     said_nothing(page)
 
 
@@ -80,7 +81,6 @@ def test_a_lesson_opens_with_its_pictures_and_formulas(page, lab, name):
     page.wait_for_selector(".jp-RenderedMarkdown h1")
     page.wait_for_selector(".jp-OutputArea img", timeout=60_000)
     assert page.locator(".MathJax_Error, mjx-merror").count() == 0
-    assert page.locator(".Toastify__toast").count() == 0  # nobody asks whether one wants news
     said_nothing(page)
 
 
@@ -99,6 +99,16 @@ def test_every_slide_of_a_lesson_fits_its_page(page, lab, name):
     said_nothing(page)
 
 
+def drag(page, handle):
+    """Take the handle of a slider with the mouse, since on a slide the keys turn the pages."""
+    handle.hover()
+    here = handle.bounding_box()
+    way = -30 if handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax") else 30
+    page.mouse.down()
+    page.mouse.move(here["x"] + here["width"] / 2 + way, here["y"] + here["height"] / 2, steps=3)
+    page.mouse.up()
+
+
 def turn(page, box):
     """Move one control of a widget, and see the picture change: its button, or else a switch, a slider, or a line."""
     before = sources(box)
@@ -112,7 +122,7 @@ def turn(page, box):
     elif switch.count():
         switch.first.click()
     elif slider.count():
-        slider.first.press("ArrowRight")
+        drag(page, slider.first)
     else:
         odd = "a <b>knight</b> \N{GRINNING FACE} in the snow"
         line.first.fill("a cat in the desert" if line.first.input_value() == odd else odd)
@@ -130,9 +140,9 @@ def test_a_lesson_runs_and_its_widgets_move(page, lab, name):
     for i in range(found.count()):
         found.nth(i).scroll_into_view_if_needed()
         turn(page, found.nth(i))
+    on_slides = sum(slides(name), [])
     with presenting(page):
-        on_slides = [i for i in range(found.count()) if cell_of(found.nth(i)) in sum(slides(name), [])]
-        for box in map(found.nth, on_slides):
+        for box in [found.nth(i) for i in range(found.count()) if cell_of(found.nth(i)) in on_slides]:
             turn_to(page, cell_of(box))
             assert fits(page), f"the slide of {box.text_content()[:40]} is too large: {slide_size(page)}"
             turn(page, box)

@@ -21,6 +21,7 @@ from sdlearn.clip import (
     byte_letters,
     clip_loss,
     contrastive_loss,
+    count_pairs,
     embed_pictures,
     embed_text,
     learn_merges,
@@ -256,16 +257,8 @@ def over_sentences(classes):
     return [F.normalize(some, dim=0) for some in classes]
 
 
-def meetings(pieces, words):
-    met = Counter()
-    for word, split in pieces.items():
-        for pair in zip(split, split[1:], strict=False):
-            met[pair] += words[word]
-    return met
-
-
 def step(pieces, words, join=merge, choose=max):
-    met = meetings(pieces, words)
+    met = count_pairs(pieces, words)
     pair = choose(met, key=met.get)
     return {word: join(split, pair) for word, split in pieces.items()}
 
@@ -293,7 +286,7 @@ def step_in_place(pieces, words):
 
 def step_on_letters(pieces, words):
     letters = {word: (*word[:-1], word[-1] + "</w>") for word in pieces}
-    met = meetings(letters, words)
+    met = count_pairs(letters, words)
     return {word: merge(split, max(met, key=met.get)) for word, split in pieces.items()}
 
 

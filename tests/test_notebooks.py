@@ -182,7 +182,7 @@ def test_without_a_kernel_and_without_javascript_a_widget_is_a_picture_and_a_lin
 
 
 @each_lesson
-def test_is_a_talk_of_at_most_fifteen_slides(path):
+def test_is_a_talk_of_ten_to_fifteen_slides(path):
     marks = [(cell.metadata.get("slideshow", {}).get("slide_type"), cell) for cell in read(path).cells]
     assert {mark for mark, _ in marks} <= {"slide", "fragment", "skip", "notes", None}
     talk = [(mark, cell) for mark, cell in marks if mark not in ("skip", "notes")]

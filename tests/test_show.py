@@ -62,6 +62,16 @@ def test_a_curve_has_as_many_points_as_steps(band):
     assert len(figure.axes[0].lines[0].get_xdata()) == 100
 
 
+def test_the_thick_line_lies_on_a_straight_loss():
+    _, thick = show.curve(list(range(40))).axes[0].lines
+    np.testing.assert_allclose(thick.get_xdata(), thick.get_ydata())
+
+
+def test_the_colours_of_a_matrix_keep_to_a_scale():
+    of_its_own, given = (show.matrix(torch.eye(2), "ab", "cd", scale=scale).axes[0] for scale in (None, (-1, 2)))
+    assert of_its_own.images[0].get_clim() == (0, 1) and given.images[0].get_clim() == (-1, 2)
+
+
 def test_matrix_writes_its_numbers():
     figure = show.matrix(torch.eye(2), ["a", "b"], ["c", "d"])
     assert sorted(text.get_text() for text in figure.axes[0].texts) == ["0.00", "0.00", "1.00", "1.00"]

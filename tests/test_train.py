@@ -22,16 +22,16 @@ from sdlearn.unet import diffusion_loss, new_unet
 HERE = Path(__file__).parent
 
 
-def unet_run(checkpoint: Path | None, steps: int = 12, seed: int = 3, stop: int = 12, change=tuple) -> dict:
+def noisy_batch(g: torch.Generator) -> tuple[torch.Tensor, ...]:
+    """Latents, steps, noise and text for the real U-Net: all of it noise."""
+    latents, eps = torch.randn(2, 4, 8, 8, generator=g), torch.randn(2, 4, 8, 8, generator=g)
+    return latents, torch.randint(1000, (2,), generator=g), eps, torch.randn(2, 3, 128, generator=g)
+
+
+def unet_run(checkpoint: Path | None, steps: int = 12, seed: int = 3, stop: int = 12, examples=noisy_batch) -> dict:
     """A short training of the real U-Net on noise, saved at every second step; its weights, by name."""
     torch.manual_seed(0)
     unet = new_unet()
-
-    def examples(g):
-        t = torch.randint(1000, (2,), generator=g)
-        latents, eps = torch.randn(2, 4, 8, 8, generator=g), torch.randn(2, 4, 8, 8, generator=g)
-        return change((latents, t, eps, torch.zeros(2, 3, 128)))
-
     options = {"average": True, "checkpoint": checkpoint, "every": 2, "progress": lambda x: islice(x, stop)}
     fit(unet, diffusion_loss, examples, steps, lr=1e-3, seed=seed, warmup=3, **options)
     return unet.state_dict()
@@ -41,12 +41,7 @@ def test_every_weight_of_the_unet_learns():
     torch.manual_seed(0)
     unet = new_unet()
     before = {name: x.clone() for name, x in unet.state_dict().items()}
-
-    def examples(g):
-        latents, eps = torch.randn(2, 4, 8, 8, generator=g), torch.randn(2, 4, 8, 8, generator=g)
-        return latents, torch.randint(1000, (2,), generator=g), eps, torch.randn(2, 3, 128, generator=g)
-
-    fit(unet, diffusion_loss, examples, 2, lr=1e-3, warmup=0, precision="bf16", progress=iter)
+    fit(unet, diffusion_loss, noisy_batch, 2, lr=1e-3, warmup=0, precision="bf16", progress=iter)
     assert [name for name, x in unet.state_dict().items() if torch.equal(x, before[name])] == []
 
 
@@ -86,8 +81,8 @@ def in_two_processes(checkpoint: Path, call: str, *options: str) -> subprocess.C
         "print(accelerate.PartialState().num_processes, 'processes')\n"
     )
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    quiet = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run([*launch, *options, str(script)], capture_output=True, text=True, env=quiet)
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # as torchrun would set it, without its warning
+    return subprocess.run([*launch, *options, str(script)], capture_output=True, text=True, env=one_thread)
 
 
 @pytest.mark.parametrize("begun", [0, 6], ids=["from the first step", "on from a checkpoint of one process"])
@@ -118,14 +113,14 @@ def test_the_command_in_two_processes_saves_once(tmp_path):
 def run_that_loses_a_process(checkpoint: Path):
     """Of two processes the second is killed after the checkpoint of step 4; what the first one says."""
 
-    def killed(batch):
+    def killed(g):
         if os.environ["RANK"] == "1" and checkpoint.exists() and len(torch.load(checkpoint)["losses"]) >= 4:
             time.sleep(0.5)  # meanwhile the other begins to wait for this one
             os.kill(os.getpid(), signal.SIGKILL)
-        return batch
+        return noisy_batch(g)
 
     try:
-        unet_run(checkpoint, change=killed)
+        unet_run(checkpoint, examples=killed)
     except OSError as error:  # as the command does
         print(f"said: {error}", file=sys.stderr)
         sys.exit(1)
