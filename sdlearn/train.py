@@ -84,7 +84,7 @@ def train_unet(
     latents: Tensor,  # n c h w, scaled: encoded once, before training
     text: Tensor,  # n l d, the encoded captions
     empty: Tensor,  # 1 l d, the encoded empty prompt
-    steps: int = 7000,
+    steps: int = 5000,
     batch: int = 64,
     drop: float = 0.1,  # how often a caption is dropped
     **options,  # of `fit`
