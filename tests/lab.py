@@ -92,13 +92,15 @@ def slides(name):
 
 @contextmanager
 def presenting(page):
-    """A notebook as slides, as its button in the toolbar shows it."""
+    """A notebook as slides, from the first on: a talk begins at the cell that is chosen."""
+    page.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 0 }")
     page.evaluate("() => window.jupyterapp.commands.execute('deck:start')")
     page.wait_for_selector(".jp-Deck .jp-deck-mod-onscreen")
     try:
         yield
-    finally:
-        page.evaluate("() => window.jupyterapp.commands.execute('deck:stop')")
+    finally:  # the server keeps whether slides are shown: wait until it has heard, or the next page opens as slides
+        with page.expect_response(lambda answer: "slideshow" in answer.url and answer.request.method == "PUT"):
+            page.evaluate("() => window.jupyterapp.commands.execute('deck:stop')")
 
 
 def turn_to(page, cell):
