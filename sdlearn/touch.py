@@ -46,7 +46,7 @@ def move(
     for knob in knobs:
         knob.observe(redraw, "value")
     live(
-        widgets.VBox([*knobs, note, screen]),
+        widgets.VBox([*knobs, note, widgets.HBox([screen])]),
         ", ".join(knob.description for knob in knobs),
         *[still] if still else first,
     )
