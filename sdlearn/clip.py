@@ -84,9 +84,12 @@ def new_clip(
     special = dict(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
-    text = CLIPTextConfig(vocab_size=len(tokenizer), max_position_embeddings=LENGTH, **tower, **special)
+    # in training some looks at other words are struck out: else *knight* and *wheels* together come to mean motorbike
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=LENGTH, attention_dropout=0.3, **tower, **special
+    )
     vision = CLIPVisionConfig(image_size=64, patch_size=8, **tower)
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64))
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)).eval()
 
 
 def tokenize(

@@ -1,6 +1,6 @@
 """One training loop for every part of the model.
 
-Nothing is drawn from a global random state: what step i trains on depends on the seed and on i
+Each step seeds torch anew: its batch, its noise and what dropout strikes out depend on the seed and the step
 alone, so a run that was killed and goes on from its last checkpoint ends with the same weights.
 """
 
@@ -63,7 +63,7 @@ def fit(
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1, (step + 1) / (warmup + 1)) * (1 + math.cos(math.pi * step / steps)) / 2
-        batch = examples(torch.Generator().manual_seed(seed * 1_000_003 + step))
+        batch = examples(torch.manual_seed(seed * 1_000_003 + step))
         mine = slice(accelerator.process_index, None, accelerator.num_processes)
         with naming_a_lost_process(accelerator):
             with (

@@ -19,6 +19,7 @@ QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component
 READY = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
 RUN_ALL = """() => { window.done = false;
     window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.done = true }) }"""
+CELLS = "[...document.querySelectorAll('.jp-Notebook .jp-Cell')]"
 NOISE = re.compile(  # what a browser without a network says of itself, and JupyterLab when a page is closed early
     "favicon|net::ERR_|Failed to load resource|Could not restore the debugger state"
 )
@@ -106,8 +107,7 @@ def presenting(page):
 def turn_to(page, cell):
     """Go to the slide that this cell is on; all that comes before the cell is revealed."""
     page.evaluate("i => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = i }", cell)
-    cells = "document.querySelectorAll('.jp-Notebook .jp-Cell')"
-    page.wait_for_function(f"() => {cells}[{cell}].matches('.jp-deck-mod-visible')")
+    page.wait_for_function(f"() => {CELLS}[{cell}].matches('.jp-deck-mod-visible')")
 
 
 def slide_size(page):
@@ -124,8 +124,7 @@ def slide_size(page):
 
 def cell_of(box):
     """The number of the cell that a widget stands under."""
-    cells = "[...document.querySelectorAll('.jp-Notebook .jp-Cell')]"
-    return box.evaluate(f"box => {cells}.indexOf(box.closest('.jp-Cell'))")
+    return box.evaluate(f"box => {CELLS}.indexOf(box.closest('.jp-Cell'))")
 
 
 def boxes(page):

@@ -51,7 +51,7 @@ def tok():
 @pytest.fixture(scope="module")
 def clip(tok):
     torch.manual_seed(0)
-    return new_clip(tok).eval().requires_grad_(False)
+    return new_clip(tok).requires_grad_(False)
 
 
 def unit(*shape, seed):

@@ -72,6 +72,21 @@ def test_a_run_killed_twice_ends_with_the_weights_of_one_that_was_not(tmp_path):
         torch.testing.assert_close(resumed[name], straight[name], rtol=0, atol=0, msg=name)
 
 
+def test_dropout_strikes_out_the_same_after_a_stop(tmp_path):
+    def run(checkpoint, stop=12):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Dropout(0.5))
+        options = {"checkpoint": checkpoint, "every": 2, "progress": lambda x: islice(x, stop)}
+        return fit(
+            model, lambda m, x: m(x).square().mean(), lambda g: (torch.randn(4, 8, generator=g),), 12, 1e-3, **options
+        )
+
+    checkpoint = tmp_path / "run.pt"
+    run(checkpoint, stop=7)
+    torch.rand(3)
+    assert run(checkpoint) == run(None)
+
+
 def in_two_processes(checkpoint: Path, call: str, *options: str) -> subprocess.CompletedProcess:
     """A call with a checkpoint under `torchrun`: each process has half of every batch."""
     script = checkpoint.with_suffix(".py")
