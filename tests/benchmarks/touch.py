@@ -1,4 +1,4 @@
-"""How long the picture takes to follow the slider, in a browser: from the key that moves it to the new picture."""
+"""How long a widget takes to answer, in a browser: from the key to the new picture, from the click to a first sign."""
 
 import statistics
 import sys
@@ -13,13 +13,22 @@ WATCH = """picture => { window.delay = new Promise(done => {
     new MutationObserver((_, me) => { me.disconnect(); done(performance.now() - start) })
         .observe(picture, {attributes: true, attributeFilter: ["src"]});
 }) }"""
-LESSONS = ("02_vae.ipynb", "03_noising.ipynb", "04_unet.ipynb")
+CLICK = """button => { window.delay = new Promise(done => {
+    const box = button.closest(".jp-OutputArea-output"), start = performance.now()
+    const until = (part, what) => new Promise(seen => new MutationObserver((_, me) => {
+        me.disconnect(); seen(performance.now() - start)
+    }).observe(part, {attributes: true, attributeFilter: [what]}))
+    const pictures = box.querySelectorAll("img.widget-image")
+    done(Promise.all([until(box.querySelector(".progress-bar"), "style"), until(pictures[pictures.length - 1], "src")]))
+    button.click()
+}) }"""
+LESSONS = ("01_clip.ipynb", "02_vae.ipynb", "03_noising.ipynb", "04_unet.ipynb", "05_sampling.ipynb")
 
 
 def delays(page, box, moves=24):
-    """Milliseconds for each of some moves of the first slider: to the right, and at the end back again."""
+    """Milliseconds for each of some moves of the last slider: to the right, and at the end back again."""
     box.scroll_into_view_if_needed()
-    slider, picture, found = box.locator(".noUi-handle").first, box.locator("img.widget-image").last, []
+    slider, picture, found = box.locator(".noUi-handle").last, box.locator("img.widget-image").last, []
     slider.press("Home")
     page.wait_for_timeout(1000)
     for _ in range(moves):
@@ -29,6 +38,18 @@ def delays(page, box, moves=24):
         found.append(page.evaluate("() => window.delay"))
         page.wait_for_timeout(50)
     return found
+
+
+def clicks(page, box, times=8):
+    """Milliseconds from a click on the studio's button to the first sign, and to the picture; each with a new seed."""
+    seed, found = box.locator("input[type=number]").first, []
+    for i in range(times):
+        seed.fill(str(100 + i))
+        seed.press("Enter")
+        page.wait_for_timeout(500)
+        box.locator("button").first.evaluate(CLICK)
+        found.append(page.evaluate("() => window.delay"))
+    return zip(*found, strict=True)
 
 
 def main():
@@ -50,6 +71,9 @@ def main():
                 if box.locator(".noUi-handle").count():
                     first, again = delays(page, box), delays(page, box)
                     print(f"{name:18} widget {i + 1}", *(summary(found) for found in (first, again)), sep="   ")
+                if box.locator("button").count():
+                    sign, picture = clicks(page, box)
+                    print(f"{name:18} widget {i + 1}, a click: first sign {summary(sign)}   picture {summary(picture)}")
             page.close()
         browser.close()
 
