@@ -16,6 +16,7 @@ from tqdm import tqdm
 from sdlearn import parts
 from sdlearn.clip import END
 from sdlearn.sampling import decode_latents, text_to_image
+from sdlearn.saving import check_folder
 from sdlearn.scenes import WORDINGS, WORDS, to_pictures
 
 SMALL = 5_000  # a vocabulary below this is one of ours: every word that the model knows is one token
@@ -110,6 +111,8 @@ def sheet(
     from sdlearn import show  # here: matplotlib takes its time, and a single picture does without
 
     name, _, values = over.partition("=")
+    if settings.get("n", 1) != 1:
+        raise ValueError("a grid shows one picture for each value: leave n at 1")
     try:
         values = [VARIED[name](value) for value in values.split(",")]
     except (KeyError, ValueError):
@@ -117,8 +120,6 @@ def sheet(
         raise ValueError(f'a grid runs over one setting, such as {examples}; got "{over}"') from None
     found = parts.load(model)
     pictures = np.stack([draw(prompt, model=found, **settings | {name: value}) for value in values])
-    if pictures.shape[1] != pictures.shape[2]:
-        raise ValueError("a grid shows one picture for each value: leave n at 1")
     labelled = show.sheet(pictures, [f"{name} {value}" for value in values], 4, max(1, 192 // pictures.shape[1]))
     return Image.open(BytesIO(show.rendered(labelled))).convert("RGB")
 
@@ -145,6 +146,9 @@ def main(
     try:
         if grid and film:
             raise ValueError("--grid makes a sheet, --film a film of one picture: choose one of them")
+        if out == film:
+            raise ValueError(f"--out and --film are both {out}: the picture would take the film's place")
+        check_folder(out), check_folder(film)
         picture = sheet(grid, prompt, **settings) if grid else draw(prompt, watch=film and frames.append, **settings)
         if film:
             save_film(frames, film)
@@ -164,10 +168,9 @@ def save_film(frames: list[Image.Image], out: Path) -> None:
 
 def write(picture: Image.Image, out: Path, kind: str, **options) -> None:
     """A picture to a file, as a whole or not at all."""
-    new = out.with_suffix(".part")
+    new = out.with_name(f".{out.name}.part")
     try:
         picture.save(new, format=kind, **options)
         new.replace(out)
-    except OSError:
+    finally:
         new.unlink(missing_ok=True)
-        raise

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from accelerate import Accelerator
@@ -48,46 +49,58 @@ def fit(
     """Train a model with AdamW (arXiv 1711.05101), gradients cut to norm 1, a rate that falls by a cosine.
 
     Raises ValueError at a loss that is not a number (the last checkpoint stays as it was), and for a
-    checkpoint of a run with other steps, seed or learning rate.
+    checkpoint that is damaged, or of a run with other steps, seed, learning rate or precision.
     """
-    accelerator, home = Accelerator(cpu=shared_cpu()), next(model.parameters()).device
-    optimizer = torch.optim.AdamW(model.parameters(), lr, betas, weight_decay=weight_decay, fused=True)
-    objective, optimizer = accelerator.prepare(Objective(model, loss), optimizer)
-    ema = EMAModel(model.parameters(), decay=0.999) if average else None
-    run = Run(checkpoint, {"steps": steps, "seed": seed, "lr": lr, "precision": precision}, model, optimizer, ema)
-    losses = run.resume()
-    half = precision == "bf16"
-    plain_attention = half and accelerator.device.type == "cpu"  # the fused one is slow there, going backwards
-    model.train()
-    bar = progress(range(len(losses), steps)) if accelerator.is_main_process else range(len(losses), steps)
-    for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = lr * min(1, (step + 1) / (warmup + 1)) * (1 + math.cos(math.pi * step / steps)) / 2
-        batch = examples(torch.manual_seed(seed * 1_000_003 + step))
-        mine = slice(accelerator.process_index, None, accelerator.num_processes)
-        with naming_a_lost_process(accelerator):
-            with (
-                torch.autocast(accelerator.device.type, torch.bfloat16, enabled=half),
-                sdpa_kernel(SDPBackend.MATH) if plain_attention else nullcontext(),
-            ):
-                value = objective(*(x[mine].to(accelerator.device) for x in batch))
-            losses.append(accelerator.reduce(value.detach(), "mean").item())
-            if not math.isfinite(losses[-1]):
-                raise ValueError(f"the loss is {losses[-1]} at step {step}: try a learning rate below {lr}")
-            accelerator.backward(value)
-        accelerator.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+    accelerator = Accelerator(cpu=shared_cpu())
+    with training(model):
+        optimizer = torch.optim.AdamW(model.parameters(), lr, betas, weight_decay=weight_decay, fused=True)
+        objective, optimizer = accelerator.prepare(Objective(model, loss), optimizer)
+        ema = EMAModel(model.parameters(), decay=0.999) if average else None
+        run = Run(checkpoint, {"steps": steps, "seed": seed, "lr": lr, "precision": precision}, model, optimizer, ema)
+        losses = run.resume()
         if ema:
-            ema.step(model.parameters())
-        if hasattr(bar, "set_postfix_str"):
-            bar.set_postfix_str(f"loss {sum(losses[-50:]) / len(losses[-50:]):.4f}", refresh=False)
-        if accelerator.is_main_process and ((step + 1) % every == 0 or step + 1 == steps):
-            run.save(losses)
-    if ema:
-        ema.copy_to(model.parameters())
-    model.eval().to(home)
+            ema.to(accelerator.device)  # from a checkpoint it came by way of the CPU
+        half = precision == "bf16"
+        plain_attention = half and accelerator.device.type == "cpu"  # the fused one is slow there, going backwards
+        bar = progress(range(len(losses), steps)) if accelerator.is_main_process else range(len(losses), steps)
+        for step in bar:
+            for group in optimizer.param_groups:
+                group["lr"] = lr * min(1, (step + 1) / (warmup + 1)) * (1 + math.cos(math.pi * step / steps)) / 2
+            batch = examples(torch.manual_seed(seed * 1_000_003 + step))
+            mine = slice(accelerator.process_index, None, accelerator.num_processes)
+            with naming_a_lost_process(accelerator):
+                with (
+                    torch.autocast(accelerator.device.type, torch.bfloat16, enabled=half),
+                    sdpa_kernel(SDPBackend.MATH) if plain_attention else nullcontext(),
+                ):
+                    value = objective(*(x[mine].to(accelerator.device) for x in batch))
+                losses.append(accelerator.reduce(value.detach(), "mean").item())
+                if not math.isfinite(losses[-1]):
+                    raise ValueError(f"the loss is {losses[-1]} at step {step}: try a learning rate below {lr}")
+                accelerator.backward(value)
+            accelerator.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            if ema:
+                ema.step(model.parameters())
+            if hasattr(bar, "set_postfix_str"):
+                bar.set_postfix_str(f"loss {sum(losses[-50:]) / len(losses[-50:]):.4f}", refresh=False)
+            if accelerator.is_main_process and ((step + 1) % every == 0 or step + 1 == steps):
+                run.save(losses)
+        if ema:
+            ema.copy_to(model.parameters())
     return losses
+
+
+@contextmanager
+def training(model: nn.Module):
+    """A model while it trains; afterwards, also after an error or a Stop, it is ready to use where it was."""
+    home = next(model.parameters()).device
+    model.train()
+    try:
+        yield
+    finally:
+        model.eval().to(home)
 
 
 def shared_cpu() -> bool:
@@ -137,7 +150,10 @@ class Run:
         """Put model, optimizer and average back to where the run last saved."""
         if not self.file or not self.file.exists():
             return []
-        state = torch.load(self.file, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(self.file, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, UnpicklingError) as error:
+            raise ValueError(f"{self.file} is damaged: remove it, and the part trains from its beginning") from error
         if state["settings"] != self.settings:
             raise ValueError(f"{self.file} belongs to a run with {state['settings']}, not {self.settings}: remove it")
         for name, thing in self.states.items():

@@ -2,7 +2,6 @@
 
 import json
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -108,9 +107,8 @@ def download(
         ) from error
 
 
-@cache
 def hub_answers() -> bool:
-    """Ask the hub once, for five seconds at most: its own library asks for minutes before it gives up."""
+    """Ask the hub, for five seconds at most: its own library asks for minutes before it gives up."""
     with suppress(Exception):  # whatever the network library of the day raises: then only what is cached counts
         return bool(get_session().head(constants.ENDPOINT, timeout=5))
     return False

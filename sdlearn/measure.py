@@ -20,6 +20,7 @@ from tqdm import tqdm
 from sdlearn import hub, parts, scenes
 from sdlearn.clip import retrieval, tokenize
 from sdlearn.sampling import text_to_image
+from sdlearn.saving import check_folder
 from sdlearn.scenes import WORDINGS, WORDS
 from sdlearn.vae import decode, encode, psnr
 
@@ -70,8 +71,8 @@ def spoil(
     which = torch.randint(4, (b, 1, 1, 1), generator=generator)
     spoilt = torch.where(which == 0, soft, torch.where(which == 1, coarse, pictures))
     noise = torch.randn(pictures.shape, generator=generator) * 0.12 * torch.rand(b, 1, 1, 1, generator=generator)
-    light = 0.1 * torch.randn(b, 3, 1, 1, generator=generator)
-    return (spoilt + noise + light * 0.5).clamp(-1, 1)
+    light = 0.05 * torch.randn(b, 3, 1, 1, generator=generator)
+    return (spoilt + noise + light).clamp(-1, 1)
 
 
 def answers(
@@ -112,7 +113,7 @@ def load_judge(
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: {hub.remedy(Path(folder), 'judge')}")
     judge = Judge()
-    judge.load_state_dict({name: x.float() for name, x in load_file(file).items()})
+    hub.guarded(Path(folder), "judge", lambda: judge.load_state_dict(load_file(file)))
     return judge.eval().requires_grad_(False)
 
 
@@ -228,15 +229,16 @@ def main(
     if n < 1 or steps < 1:
         raise CliError(f"--n and --steps must be 1 or more; got {n} and {steps}")
     try:
+        check_folder(json)
         found, sees = parts.load(model, "cpu"), load_judge(judge)
         figures = report(found, sees, n, seed, tqdm, guidance_scale=guidance, steps=steps)
+        print(table(figures))
+        folder = hub.find(model)
+        if (folder / "clip").is_dir():
+            figures["clip"] = clip_retrieval(folder, n, seed)
+            for kind, row in figures["clip"].items():
+                print(f"CLIP finds the caption, {kind}: {100 * row['right']:.1f} % among {row['captions']}")
+        if json:
+            json.write_text(dumps(figures, indent=2) + "\n")
     except (ValueError, OSError, MemoryError) as error:
         raise CliError(str(error)) from error
-    print(table(figures))
-    folder = hub.find(model)
-    if isinstance(folder, Path) and (folder / "clip").is_dir():
-        figures["clip"] = clip_retrieval(folder, n, seed)
-        for kind, row in figures["clip"].items():
-            print(f"CLIP finds the caption, {kind}: {100 * row['right']:.1f} % among {row['captions']}")
-    if json:
-        json.write_text(dumps(figures, indent=2) + "\n")

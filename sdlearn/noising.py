@@ -86,8 +86,8 @@ def predict_x0(
 def snr(
     t: Tensor,  # b, integer steps, 0 .. 999
 ) -> Tensor:  # b, above 0
-    """Signal-to-noise ratio alpha_bar_t / (1 - alpha_bar_t) (arXiv 2107.00630, eq. 1)."""
-    a = ALPHA_BAR[t]
+    """Signal-to-noise ratio alpha_bar_t / (1 - alpha_bar_t) (arXiv 2107.00630, section 3.1)."""
+    a = ALPHA_BAR.to(t.device)[t]
     return a / (1 - a)
 
 

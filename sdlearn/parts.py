@@ -60,7 +60,7 @@ def load(
     if dtype != torch.float32 and device.type == "cpu":
         raise ValueError("half precision is for GPUs: on a CPU leave dtype away")
     root = find(name, dtype)
-    check_memory(root, device, dtype)
+    check_memory(name, root, device, dtype)
     parts = Parts(
         load_part(CLIPTokenizer, root, "tokenizer"),
         load_part(CLIPTextModel, root, "text_encoder", dtype),
@@ -82,8 +82,14 @@ def memory_needed(
 ) -> int:  # bytes, about
     """The weights, and six maps of the VAE's next to last width at full size: there decoding needs most."""
     numbers = sum(guarded(root, part, lambda part=part: count(weights_file(root, part, dtype))) for part in WEIGHTS)
-    vae, unet = (json.loads((root / part / "config.json").read_text()) for part in ("vae", "unet"))
-    return dtype.itemsize * (numbers + 6 * vae["block_out_channels"][1] * (8 * unet["sample_size"]) ** 2)
+    width = guarded(root, "vae/config.json", lambda: config(root, "vae")["block_out_channels"][1])
+    side = guarded(root, "unet/config.json", lambda: 8 * config(root, "unet")["sample_size"])
+    return dtype.itemsize * (numbers + 6 * width * side**2)
+
+
+def config(root: Path, part: str) -> dict:
+    """The settings of a part, as they were saved."""
+    return json.loads((root / part / "config.json").read_text())
 
 
 def count(file: Path) -> int:
@@ -97,13 +103,13 @@ def free_memory(device: torch.device) -> int:  # bytes
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
-def check_memory(root: Path, device: torch.device, dtype: torch.dtype) -> None:
+def check_memory(name: str | Path, root: Path, device: torch.device, dtype: torch.dtype) -> None:
     """Raises MemoryError before anything is loaded: without it, the kernel would die."""
-    need, there = guarded(root, "unet", lambda: memory_needed(root, dtype)), free_memory(device)
+    need, there = memory_needed(root, dtype), free_memory(device)
     if need > there:
         spread = ", or let the library spread it: StableDiffusionPipeline with `enable_model_cpu_offload()`"
         raise MemoryError(
-            f"{root.name} needs about {need / 1e9:.2f} GB on {device} in {str(dtype)[6:]}, and {there / 1e9:.2f} GB "
+            f"{name} needs about {need / 1e9:.2f} GB on {device} in {str(dtype)[6:]}, and {there / 1e9:.2f} GB "
             f'are free: close other programs, or take a smaller relative such as "{RELATIVES[-1]}", or "mini"'
             + (spread if device.type == "cuda" else "")
         )
@@ -162,10 +168,10 @@ def load_clip(
     """The text encoder of a model, joined again with the vision tower that it was trained against."""
     folder = Path(folder)
     text_encoder = load_part(CLIPTextModel, folder, "text_encoder")
-    clip = CLIPModel(CLIPConfig.from_pretrained(folder / "clip"))
+    clip = guarded(folder, "clip", lambda: CLIPModel(CLIPConfig.from_pretrained(folder / "clip")))
+    clip.text_model = torch.nn.Module()  # so that nothing but the rest is waited for
+    guarded(folder, "clip", lambda: clip.load_state_dict(load_file(folder / "clip" / "model.safetensors")))
     clip.text_model = text_encoder
-    rest = guarded(folder, "clip", lambda: load_file(folder / "clip" / "model.safetensors"))
-    clip.load_state_dict({name: x.float() for name, x in rest.items()}, strict=False)
     return clip.eval().requires_grad_(False)
 
 

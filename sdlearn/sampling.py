@@ -101,7 +101,7 @@ def text_to_image(
     """
     tokenizer, text_encoder, vae, unet, scheduler = parts
     prompts = [prompts] if isinstance(prompts, str) else prompts
-    height, width = height or unet.config.sample_size * 8, width or unet.config.sample_size * 8
+    height, width = (8 * unet.config.sample_size if side is None else side for side in (height, width))
     if steps < 1:
         raise ValueError(f"steps must be 1 or more; got {steps}")
     if height % 8 or width % 8 or min(height, width) < 8:

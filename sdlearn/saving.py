@@ -22,11 +22,11 @@ def save_clip(clip: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
     rest = {name: x for name, x in half(clip).items() if not name.startswith("text_model.")}
     with whole(folder / "tokenizer") as new:
         tokenizer.save_pretrained(new)
-    with whole(folder / "clip") as new:
-        clip.config.save_pretrained(new)
-        save_file(rest, new / "model.safetensors")
     with whole(folder / "text_encoder") as new:
         clip.text_model.save_pretrained(new)
+    with whole(folder / "clip") as new:  # last: where this folder is, `sdlearn-train` takes CLIP for done
+        clip.config.save_pretrained(new)
+        save_file(rest, new / "model.safetensors")
 
 
 def save_model(model: torch.nn.Module, folder: Path) -> None:
@@ -76,6 +76,15 @@ class whole:
             return
         self.new.chmod(0o755)
         for file in self.new.rglob("*"):  # safetensors writes files that only their owner can read
-            file.chmod(0o644)
-        shutil.rmtree(self.folder, ignore_errors=True)
+            file.chmod(0o755 if file.is_dir() else 0o644)
+        old = self.new.with_suffix(".old")
+        if self.folder.exists():
+            os.replace(self.folder, old)
         os.replace(self.new, self.folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def check_folder(file: Path | None) -> None:
+    """Raises FileNotFoundError where a file could not be written: asked before the work is done, not after."""
+    if file and not file.absolute().parent.is_dir():
+        raise FileNotFoundError(f"cannot write {file}: there is no folder {file.parent}")

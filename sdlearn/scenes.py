@@ -58,7 +58,7 @@ def sample(
 ) -> tuple[np.ndarray, list[str], list[dict[str, str]]]:  # pictures n h w c uint8, captions, attributes
     """Draw `n` random scenes. The attributes say what is in the picture, also where the caption does not.
 
-    Picture i depends on `seed` and i alone, so a longer sample begins with the shorter one.
+    Picture i depends on `seed`, `held_out` and i alone, so a longer sample begins with the shorter one.
     """
     pictures, captions, attributes = np.empty((n, SIZE, SIZE, 3), np.uint8), [], []
     for i in range(n):
@@ -150,7 +150,7 @@ def article(noun: str) -> str:
 
 
 def pick(rng: random.Random, values: tuple):
-    """One of `values`; only `random()` is the same in every version of Python, so only that is used."""
+    """One of `values`, by `random()`: it gives the same in every version of Python, `choice` does not."""
     return values[int(rng.random() * len(values))]
 
 

@@ -136,8 +136,8 @@ class Studio:
                 film = self.make(settings, stop, lambda share: setattr(self.bar, "value", share))
             except Stopped:
                 return
-            except ValueError as error:
-                self.note.value = str(error)[:200]
+            except Exception as error:  # in this thread nobody else would hear of it
+                self.note.value = f"{type(error).__name__}: {error}"[:200]
                 return
         if not stop.is_set():
             advice = "; ".join(advise(self.model.tokenizer, settings.prompt))

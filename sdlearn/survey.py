@@ -18,6 +18,7 @@ from tqdm import tqdm
 from sdlearn import parts, scenes
 from sdlearn.clip import embed_pictures
 from sdlearn.measure import load_judge, named, paint, shares
+from sdlearn.saving import check_folder
 from sdlearn.train import training_scenes
 from sdlearn.vae import decode, encode
 
@@ -141,6 +142,7 @@ def main(
     if n < 2:
         raise CliError(f"--n must be 2 or more; got {n}")
     try:
+        check_folder(json)
         found, clip, judge = parts.load(model, "cpu"), parts.load_clip(), load_judge()
     except (ValueError, OSError, MemoryError) as error:
         raise CliError(str(error)) from error

@@ -43,7 +43,7 @@ def attention(
     heads: int = 1,  # d is split evenly among them
 ) -> tuple[Tensor, Tensor]:  # b l d, what each place heard; b heads l m, whom it listened to
     """softmax(q k^T / sqrt(d)) v, in each head apart (arXiv 1706.03762, eq. 1)."""
-    if not q.shape[-1] == k.shape[-1] == v.shape[-1] or k.shape != v.shape:
+    if q.shape[::2] != k.shape[::2] or k.shape != v.shape:
         raise ValueError(f"q must be (b, l, d), k and v (b, m, d); got {[tuple(x.shape) for x in (q, k, v)]}")
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # b heads l d/heads
     weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)

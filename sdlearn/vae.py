@@ -49,7 +49,8 @@ def vae_loss(
 ) -> Tensor:  # scalar
     """How far the reconstruction is from the picture, and a little KL: 0.5 L1 + 2 MSE + 1e-6 KL.
 
-    L1 keeps edges, the square keeps colours; the weight of the KL is Stable Diffusion's (arXiv 2112.10752, appendix G).
+    L1 keeps edges, the square keeps colours. Stable Diffusion's KL has the weight 1e-6 too (arXiv 2112.10752,
+    appendix G), but stands beside a sum over the picture where ours stands beside a mean: ours is the stronger.
     """
     posterior = vae.encode(x).latent_dist
     z = reparameterise(posterior.mean, posterior.std, eps)
@@ -76,7 +77,7 @@ def decode(
     batch: int = 64,  # latents at a time, to save memory
 ) -> Tensor:  # b c 8h 8w, about -1 .. 1
     """Latents to pictures: undo the scale factor, then the decoder."""
-    return torch.cat([vae.decode(z / vae.config.scaling_factor).sample for z in latents.split(batch)])
+    return torch.cat([vae.decode(z / vae.config.scaling_factor).sample for z in latents.to(vae.device).split(batch)])
 
 
 def scale_factor(

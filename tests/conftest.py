@@ -11,4 +11,4 @@ from sdlearn import hub
 @pytest.fixture
 def copy(tmp_path):
     """A copy of the shipped model that a test may damage: every file a link, to be replaced, not written to."""
-    return shutil.copytree(hub.MINI, tmp_path / "copy", copy_function=os.link)
+    return shutil.copytree(hub.MINI, tmp_path / "copy", copy_function=os.symlink)

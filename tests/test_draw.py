@@ -77,9 +77,15 @@ def test_settings_that_cannot_be_met_say_what_is_allowed(settings, message, tmp_
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(CliError, match="nowhere"):
+def test_a_folder_that_is_not_there_is_named_before_anything_is_painted(tmp_path, monkeypatch):
+    monkeypatch.setattr(draw, "text_to_image", None)  # it does not come so far
+    with pytest.raises(CliError, match="cannot write .*x.png: there is no folder .*nowhere"):
         draw.main("a cat", steps=1, out=tmp_path / "nowhere" / "x.png")
+
+
+def test_picture_and_film_do_not_overwrite_each_other(tmp_path):
+    with pytest.raises(CliError, match="would take the film's place"):
+        draw.main("a cat", steps=1, out=tmp_path / "x.gif", film=tmp_path / "x.gif")
 
 
 def test_a_film_ends_with_the_picture_and_rests_there(tmp_path):

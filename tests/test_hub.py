@@ -34,10 +34,7 @@ def cache(monkeypatch, tmp_path):
     folder = tmp_path / "cache"
     monkeypatch.setattr(hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
     monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(folder))
-    forget = hub.hub_answers.cache_clear
-    forget()
-    yield folder
-    forget()
+    return folder
 
 
 def put_into(cache, name, copy, half=False):

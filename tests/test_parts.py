@@ -2,10 +2,12 @@
 
 import json
 import stat
+from importlib import import_module
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save
 
 from sdlearn import hub, parts, saving
 from sdlearn.sampling import text_to_image
@@ -61,7 +63,7 @@ def damage(file, content: bytes):
 def test_a_truncated_file_is_named(copy, part):
     file = copy / part / hub.WEIGHTS[part]
     damage(file, file.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=rf"{part}.*safetensors is damaged"):
+    with pytest.raises(ValueError, match=rf"^\S*/{part}/\S*safetensors is damaged"):
         parts.load(copy)
 
 
@@ -72,9 +74,10 @@ def test_weights_of_another_model_are_named(copy, part):
         parts.load(copy)
 
 
-def test_a_config_that_is_no_json_is_named(copy):
-    damage(copy / "unet" / "config.json", b"{")
-    with pytest.raises(ValueError, match="unet"):
+@pytest.mark.parametrize("part", ["vae", "unet"])
+def test_a_config_that_is_no_json_is_named(copy, part):
+    damage(copy / part / "config.json", b"{")
+    with pytest.raises(ValueError, match=rf"^\S*/{part}/config.json is damaged"):
         parts.load(copy)
 
 
@@ -90,22 +93,29 @@ def test_every_scheduler_keeps_the_noise_schedule(name):
     torch.testing.assert_close(other.betas, own.betas)
 
 
-def test_the_towers_of_clip_are_joined_again():
+def test_a_clip_that_lacks_a_tensor_is_not_taken_for_a_whole_one(copy):
+    file = copy / "clip" / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["visual_projection.weight"]
+    damage(file, save(tensors))
+    with pytest.raises(ValueError, match=r"^\S*/clip is damaged .*Missing key"):
+        parts.load_clip(copy)
+
+
+def test_a_clip_that_was_not_saved_to_its_end_is_no_clip(tmp_path, monkeypatch):
     clip = parts.load_clip()
-    text_encoder = parts.load("mini", "cpu").text_encoder
-    torch.testing.assert_close(clip.text_model.state_dict(), text_encoder.state_dict())
+    monkeypatch.setattr(clip.text_model, "save_pretrained", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        saving.save_clip(clip, parts.load_tokenizer(), tmp_path)
+    assert [folder.name for folder in tmp_path.iterdir()] == ["tokenizer"]
 
 
 def test_the_index_names_classes_that_exist():
     index = json.loads((hub.MINI / "model_index.json").read_text())
     assert index["_class_name"] == "StableDiffusionPipeline"
-    assert {name for name in index if not name.startswith("_")} >= {
-        "vae",
-        "unet",
-        "text_encoder",
-        "tokenizer",
-        "scheduler",
-    }
+    assert index.keys() >= {"vae", "unet", "text_encoder", "tokenizer", "scheduler"}
+    for library, kind in (value for value in index.values() if isinstance(value, list) and value[0]):
+        assert hasattr(import_module(library), kind)
 
 
 def test_half_precision_on_a_cpu_is_refused():
@@ -125,7 +135,7 @@ def test_a_model_too_large_for_the_memory_is_not_begun(monkeypatch):
 def test_on_a_gpu_that_is_too_small_the_library_can_spread_the_parts(monkeypatch):
     monkeypatch.setattr(parts, "free_memory", lambda device: 10e6)
     with pytest.raises(MemoryError, match=r"on cuda in float16, .*enable_model_cpu_offload\(\)"):
-        parts.check_memory(hub.MINI, torch.device("cuda"), torch.float16)
+        parts.check_memory("mini", hub.MINI, torch.device("cuda"), torch.float16)
 
 
 def test_the_memory_needed_counts_every_weight():

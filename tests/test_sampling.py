@@ -303,7 +303,7 @@ def test_a_nan_that_came_in_is_no_reason_to_decode_float32_again():
 # ---------------------------------------------------------------- errors
 
 
-@pytest.mark.parametrize("size", [dict(height=60), dict(width=65), dict(height=-8), dict(width=4)])
+@pytest.mark.parametrize("size", [dict(height=60), dict(height=0), dict(width=65), dict(height=-8), dict(width=4)])
 def test_size_is_divisible_by_8(small, size):
     with pytest.raises(ValueError, match="divisible by 8; got"):
         text_to_image(small, PROMPT, steps=1, **size)
@@ -340,7 +340,7 @@ def test_checks_stub_and_crash(capsys, check):
 
 
 TWO_PROMPTS = {
-    "ok": lambda e, a, b, s, r: e + s * (a - e) + r * (b - e),
+    "5.1 ok": lambda e, a, b, s, r: e + s * (a - e) + r * (b - e),
     "eps_empty is missing": lambda e, a, b, s, r: s * (a - e) + r * (b - e),
     "eps_empty is there twice": lambda e, a, b, s, r: e + s * (a - e) + e + r * (b - e),
     "swapped": lambda e, a, b, s, r: e + r * (a - e) + s * (b - e),
@@ -378,7 +378,7 @@ def cut_off(x0, eps, scheduler, strength):
 
 
 STARTS = {
-    "ok": start_from_picture(),
+    "5.2 ok": start_from_picture(),
     "first ones": start_from_picture(keep=lambda steps, n: steps[:n]),
     "the other 7": start_from_picture(keep=lambda steps, n: steps[n:] if n < 20 else steps),
     "all of the steps": start_from_picture(keep=lambda steps, n: steps),
@@ -416,7 +416,7 @@ def spread(x):
 
 
 RESCALES = {
-    "ok": rescale(),
+    "5.3 ok": rescale(),
     "other way round": rescale(other_way=True),
     "whole batch": rescale(dims=(0, 1, 2, 3)),
     "each channel": rescale(dims=(2, 3)),

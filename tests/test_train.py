@@ -15,7 +15,7 @@ import torch
 from fastcore.script import CliError
 
 from sdlearn import train
-from sdlearn.fit import fit
+from sdlearn.fit import fit, training
 from sdlearn.parts import load_clip
 from sdlearn.unet import diffusion_loss, new_unet
 
@@ -187,7 +187,6 @@ def test_the_seed_decides_the_batches():
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(tmp_path):
     checkpoint = tmp_path / "line.pt"
     linear_run(checkpoint=checkpoint)
-    before = checkpoint.read_bytes()
     state = torch.load(checkpoint)
     torch.save(state | {"losses": state["losses"][:-1]}, checkpoint)  # one step is still to come
     before = checkpoint.read_bytes()
@@ -207,6 +206,23 @@ def test_a_full_disk_says_so_and_keeps_the_last_checkpoint(tmp_path):
     with pytest.raises(OSError, match="cannot write .*line.part .*: make room, then go on with --resume"):
         linear_run(checkpoint=checkpoint)
     assert checkpoint.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["line.pt"]
+
+
+def test_a_damaged_checkpoint_says_what_to_do(tmp_path):
+    checkpoint = tmp_path / "line.pt"
+    linear_run(checkpoint=checkpoint)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:500])
+    with pytest.raises(ValueError, match="line.pt is damaged: remove it"):
+        linear_run(checkpoint=checkpoint)
+
+
+def test_after_a_stop_a_model_is_ready_to_use():
+    model = torch.nn.Dropout(0.5)
+    model.weight = torch.nn.Parameter(torch.ones(1))
+    with pytest.raises(KeyboardInterrupt), training(model):
+        assert model.training
+        raise KeyboardInterrupt
+    assert not model.training
 
 
 def test_pictures_of_another_size_or_type_are_refused():

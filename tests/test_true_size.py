@@ -9,7 +9,6 @@ import math
 from functools import cache
 from pathlib import Path
 
-import diffusers
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,7 +17,7 @@ from diffusers import StableDiffusionPipeline
 from torch.testing import assert_close
 from true_size import PROMPT, PUBLISHED
 
-from sdlearn import clip, hub, parts, saving
+from sdlearn import clip, parts, saving
 from sdlearn.sampling import text_to_image
 from sdlearn.unet import AttentionMaps, attention, time_embedding
 
@@ -187,8 +186,3 @@ def test_lesson_4_the_attention_maps_change_nothing(model):
         watched = model.unet(*inputs, encoder_hidden_states=words).sample
     assert_close(watched, plain, atol=1e-5, rtol=1e-5)
     assert len(maps) == 16 and all(torch.allclose(w[0].sum(-1), torch.ones(())) for w in maps.values())
-
-
-def test_every_scheduler_of_the_course_is_the_librarys():
-    assert {getattr(diffusers, kind).__module__.split(".")[0] for kind, _ in parts.SCHEDULERS.values()} == {"diffusers"}
-    assert hub.V1_4 not in hub.RELATIVES

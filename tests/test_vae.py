@@ -125,8 +125,7 @@ def test_loss_equals_its_three_terms(net):
 def test_loss_reaches_every_weight():
     net = vae.new_vae()
     vae.vae_loss(net, pictures(2, 16), drawn(2, 4, 2, 2)).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
-    assert net.encoder.conv_in.weight.grad.abs().max() > 0
+    assert all(p.grad.isfinite().all() and p.grad.abs().max() > 0 for p in net.parameters())
 
 
 def test_loss_refuses_noise_of_another_shape(net):

@@ -31,8 +31,8 @@ def check_two_prompts(
     def hints():
         given = empty.clone(), one.clone(), other.clone()
         yield compare(my_two_prompts(*given, 3.0, 2.0), want, wrong)
-        if not torch.equal(given[0], empty):
-            yield "your function changes eps_empty in place: write `a = a + b`, not `a += b`"
+        if any(not torch.equal(x, y) for x, y in zip(given, (empty, one, other), strict=True)):
+            yield "your function changes its argument in place: write `a = a + b`, not `a += b`"
 
     verdict("5.1", hints)
 
@@ -114,8 +114,8 @@ def check_rescale(
     def hints():
         given = guided.clone(), text.clone()
         yield compare(my_rescale(*given, 0.7), rescaled(0.7), wrong)
-        if not torch.equal(given[0], guided):
-            yield "your function changes eps_guided in place: write `a = a * b`, not `a *= b`"
+        if not torch.equal(given[0], guided) or not torch.equal(given[1], text):
+            yield "your function changes its argument in place: write `a = a * b`, not `a *= b`"
         yield compare(my_rescale(*given, 0.0), guided)
 
     verdict("5.3", hints)

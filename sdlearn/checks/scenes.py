@@ -34,7 +34,7 @@ def environment() -> Iterable[tuple[str, str]]:  # what is needed; what to do ab
     try:
         parts.load("mini", "cpu"), parts.load_clip()
         yield "the shipped model", ""
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         yield "the shipped model", str(error)
     yield f"device: {parts.best_device().type} (a CPU is enough)", ""
 

@@ -33,7 +33,7 @@ def check_drop_captions(
 
     def hints():
         given = text.clone()
-        yield compare(my_drop_captions(given, empty, drop), want, wrong)
+        yield compare(my_drop_captions(given, empty.clone(), drop.clone()), want, wrong)
         if not torch.equal(given, text):
             yield "right, but your function changed `text` itself: the next batch would miss its captions"
 
