@@ -98,7 +98,7 @@ def test_a_clip_that_lacks_a_tensor_is_not_taken_for_a_whole_one(copy):
     tensors = load_file(file)
     del tensors["visual_projection.weight"]
     damage(file, save(tensors))
-    with pytest.raises(ValueError, match=r"^\S*/clip is damaged .*Missing key"):
+    with pytest.raises(ValueError, match=r"^\S*/clip is damaged or another"):
         parts.load_clip(copy)
 
 
