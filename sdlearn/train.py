@@ -123,7 +123,7 @@ def train_judge(
 def make_clip(out: Path, **options) -> Callable:  # saves what was trained
     pictures, captions, _ = training_scenes()
     tokenizer = new_tokenizer(captions)
-    clip = new_clip(tokenizer)
+    clip = new_clip(tokenizer, dropout=0.3)
     train_clip(clip, tokenize(tokenizer, captions), pictures, **options)
     return lambda: saving.save_clip(clip, tokenizer, out)
 

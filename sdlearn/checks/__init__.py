@@ -22,7 +22,7 @@ def verdict(
     try:
         hint = next((hint for hint in hints() if hint), None)
     except NotImplementedError as error:
-        if error.args:  # torch raises it too, and says of what; a stub says nothing
+        if "implemented for" in str(error):  # torch's own, about a type of numbers: no stub
             raise
         print(f"{exercise} not tried yet")
         return
