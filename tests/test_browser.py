@@ -130,10 +130,7 @@ def turn(page, box):
     wait_for_change(page, box, before)
 
 
-RUN = ("00_start_here.ipynb", "02_vae.ipynb", "03_noising.ipynb")  # the others take longer, and are still to be tried
-
-
-@pytest.mark.parametrize("name", RUN)
+@pytest.mark.parametrize("name", WIDGETS)
 def test_a_lesson_runs_and_its_widgets_move(page, lab, name):
     open_lesson(page, lab, name)
     run_all(page)
