@@ -161,7 +161,10 @@ def main(
 def save_film(frames: list[Image.Image], out: Path) -> None:
     """An animation of ten frames a second that rests on the last one; small pictures are enlarged without blur."""
     zoom = max(1, 256 // frames[0].height)
-    frames = [frame.resize((zoom * frame.width, zoom * frame.height), Image.Resampling.NEAREST) for frame in frames]
+    frames = [
+        frame.quantize(256, kmeans=1, dither=Image.Dither.NONE).resize((zoom * frame.width, zoom * frame.height))
+        for frame in frames
+    ]
     durations = [100] * (len(frames) - 1) + [2000]  # milliseconds
     write(frames[0], out, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
 

@@ -15,6 +15,7 @@ def move(
     frame: Callable[..., Figure | Sequence[Figure]],  # one value for each control -> what there is to see, side by side
     still: Figure | None = None,  # what stays on a static page; None: what the first values show
     /,
+    ahead: bool = False,  # draw what every value of the one slider shows now, not when it is moved there
     **controls,  # as for `ipywidgets.interact`: (0, 999, 37) a slider, True a switch, a list a menu, text a line
 ) -> None:
     """Figures that follow their controls; a setting that was moved to before comes from memory.
@@ -45,6 +46,8 @@ def move(
     note = widgets.Label()  # plain text: nothing that is typed is taken for markup
     for knob in knobs:
         knob.observe(redraw, "value")
+    for value in range(knobs[0].min, knobs[0].max + 1, knobs[0].step) if ahead else ():
+        file(value)
     live(
         widgets.VBox([*knobs, note, widgets.HBox([screen])]),
         ", ".join(knob.description for knob in knobs),

@@ -56,6 +56,20 @@ def test_a_setting_seen_before_is_not_drawn_again(shown):
     assert screen.value == show.rendered(one(4))
 
 
+def test_what_was_drawn_ahead_is_not_drawn_when_the_slider_comes_there(shown):
+    drawn = []
+
+    def frame(i):
+        drawn.append(i)
+        return one(i)
+
+    touch.move(frame, ahead=True, i=(0, 6, 2))
+    before = list(drawn)
+    (knob,), _, screen = parts(shown[-1])
+    knob.value = 6
+    assert {*before} == {0, 2, 4, 6} and drawn == before and screen.value == show.rendered(one(6))
+
+
 def test_several_figures_stand_side_by_side(shown):
     touch.move(lambda i: [one(i), one(i + 1)], i=(0, 10))
     assert parts(shown[-1])[2].value == show.rendered(one(5), one(6)) and len(shown) == 3
