@@ -170,7 +170,7 @@ def tracked():
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
     ).stdout.splitlines()
-    return [name for name in listed if not name.endswith((".safetensors", ".png")) and (ROOT / name).is_file()]
+    return [name for name in listed if not name.endswith((".safetensors", ".png", ".gif")) and (ROOT / name).is_file()]
 
 
 @pytest.mark.parametrize("name", tracked())
