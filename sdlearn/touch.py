@@ -1,7 +1,6 @@
 """What moves: controls over the figures of `show`, each one call in a cell."""
 
 from collections.abc import Callable, Sequence
-from functools import cache
 
 import ipywidgets as widgets
 import numpy as np
@@ -27,27 +26,27 @@ def move(
         seen = frame(**dict(zip(controls, values, strict=True)))
         return [seen] if isinstance(seen, Figure) else seen
 
-    @cache
-    def file(*values) -> bytes:
-        return show.rendered(*figures(*values))
-
-    def now() -> list:
-        return [knob.value for knob in knobs]
+    def now() -> tuple:
+        return tuple(knob.value for knob in knobs)
 
     def redraw(_) -> None:
         try:
-            screen.value, note.value = file(*now()), ""
+            if now() not in files:
+                note.value = "drawing ..."
+                files[now()] = show.rendered(*figures(*now()))
+            screen.value, note.value = files[now()], ""
         except ValueError as error:
             note.value = str(error)[:200]
 
     knobs = [control(name, abbreviation) for name, abbreviation in controls.items()]
     first = figures(*now())
-    screen = widgets.Image(value=show.rendered(*first))
+    files = {now(): show.rendered(*first)}  # setting -> what it shows
+    for value in range(knobs[0].min, knobs[0].max + 1, knobs[0].step) if ahead else ():
+        files[(value,)] = show.rendered(*figures(value))
+    screen = widgets.Image(value=files[now()])
     note = widgets.Label()  # plain text: nothing that is typed is taken for markup
     for knob in knobs:
         knob.observe(redraw, "value")
-    for value in range(knobs[0].min, knobs[0].max + 1, knobs[0].step) if ahead else ():
-        file(value)
     live(
         widgets.VBox([*knobs, note, widgets.HBox([screen])]),
         ", ".join(knob.description for knob in knobs),

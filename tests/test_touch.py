@@ -50,10 +50,24 @@ def test_a_setting_seen_before_is_not_drawn_again(shown):
 
     touch.move(frame, i=(0, 19), dark=False)
     (slider, switch), _, screen = parts(shown[-1])
+    first = slider.value
     for i, dark in ((4, False), (4, True), (4, False), (4, True)):
         slider.value, switch.value = i, dark
-    assert drawn.count((4, False)) == drawn.count((4, True)) == 1
+    slider.value, switch.value = first, False
+    assert drawn.count((4, False)) == drawn.count((4, True)) == drawn.count((first, False)) == 1
+    slider.value = 4
     assert screen.value == show.rendered(one(4))
+
+
+def test_what_takes_time_is_announced(shown):
+    touch.move(one, i=(0, 19))
+    (knob,), note, _ = parts(shown[-1])
+    said, first = [], knob.value
+    note.observe(lambda change: said.append(change["new"]), "value")
+    knob.value = 3
+    assert said == ["drawing ...", ""]
+    knob.value = first
+    assert said == ["drawing ...", ""], "what comes from memory takes no time"
 
 
 def test_what_was_drawn_ahead_is_not_drawn_when_the_slider_comes_there(shown):
