@@ -29,12 +29,16 @@ def move(
     def now() -> tuple:
         return tuple(knob.value for knob in knobs)
 
+    def file(*values) -> bytes:
+        if values not in files:
+            files[values] = show.rendered(*figures(*values))
+        return files[values]
+
     def redraw(_) -> None:
         try:
             if now() not in files:
                 note.value = "drawing ..."
-                files[now()] = show.rendered(*figures(*now()))
-            screen.value, note.value = files[now()], ""
+            screen.value, note.value = file(*now()), ""
         except ValueError as error:
             note.value = str(error)[:200]
 
@@ -42,8 +46,8 @@ def move(
     first = figures(*now())
     files = {now(): show.rendered(*first)}  # setting -> what it shows
     for value in range(knobs[0].min, knobs[0].max + 1, knobs[0].step) if ahead else ():
-        files[(value,)] = show.rendered(*figures(value))
-    screen = widgets.Image(value=files[now()])
+        file(value)
+    screen = widgets.Image(value=file(*now()))
     note = widgets.Label()  # plain text: nothing that is typed is taken for markup
     for knob in knobs:
         knob.observe(redraw, "value")

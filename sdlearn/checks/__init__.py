@@ -22,11 +22,16 @@ def verdict(
     try:
         hint = next((hint for hint in hints() if hint), None)
     except NotImplementedError as error:
-        if "implemented for" in str(error):  # torch's own, about a type of numbers: no stub
+        if not is_stub(error):
             raise
         print(f"{exercise} not tried yet")
         return
     print(f"{exercise} {hint or 'ok'}")
+
+
+def is_stub(error: NotImplementedError) -> bool:
+    """Whether a stub raised it, and not torch, which says what is "not implemented for" which type of numbers."""
+    return "implemented for" not in str(error)
 
 
 def compare(
@@ -71,7 +76,7 @@ def ask(
         if isinstance(error, NotImplementedError) or not right_in_another_order(learner, given, hint_for):
             raise
         return swapped
-    if any(isinstance(x, Tensor) and not torch.equal(x, y) for x, y in zip(mine, given, strict=True)):
+    if changed(mine, given):
         return "your function changes its argument: make a new tensor instead"
     hint = hint_for(got)
     return swapped if hint and right_in_another_order(learner, given, hint_for) else hint
@@ -91,6 +96,14 @@ def right_in_another_order(
         except Exception:
             continue
     return False
+
+
+def changed(
+    mine: Iterable[Tensor | float],  # what the learner's function was called with
+    given: Iterable[Tensor | float],  # the same, as it was before
+) -> bool:
+    """Whether the learner's function wrote into its arguments."""
+    return any(isinstance(x, Tensor) and not torch.equal(x, y) for x, y in zip(mine, given, strict=True))
 
 
 def copies(

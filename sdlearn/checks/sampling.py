@@ -7,7 +7,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor
 
 from sdlearn import parts
-from sdlearn.checks import compare, verdict
+from sdlearn.checks import changed, compare, copies, verdict
 
 
 def check_two_prompts(
@@ -29,9 +29,9 @@ def check_two_prompts(
     }
 
     def hints():
-        given = empty.clone(), one.clone(), other.clone()
+        given = copies((empty, one, other))
         yield compare(my_two_prompts(*given, 3.0, 2.0), want, wrong)
-        if any(not torch.equal(x, y) for x, y in zip(given, (empty, one, other), strict=True)):
+        if changed(given, (empty, one, other)):
             yield "your function changes its argument in place: write `a = a + b`, not `a += b`"
 
     verdict("5.1", hints)
@@ -112,9 +112,9 @@ def check_rescale(
     }
 
     def hints():
-        given = guided.clone(), text.clone()
+        given = copies((guided, text))
         yield compare(my_rescale(*given, 0.7), rescaled(0.7), wrong)
-        if not torch.equal(given[0], guided) or not torch.equal(given[1], text):
+        if changed(given, (guided, text)):
             yield "your function changes its argument in place: write `a = a * b`, not `a *= b`"
         yield compare(my_rescale(*given, 0.0), guided)
 
