@@ -50,7 +50,8 @@ def advise(
     """What is odd about a prompt, and what would be better."""
     advice = []
     if unknown := unknown_words(tokenizer, prompt):
-        known = "; ".join(", ".join(words) for words in [*WORDS.values(), *WORDINGS.values()])
+        wordings = (WORDS | {"action": sum(WORDINGS.values(), ())}).values()
+        known = "; ".join(", ".join(words) for words in wordings)
         advice.append(f"this model has never seen: {', '.join(unknown)}. It knows: {known}")
     if end := cut_off(tokenizer, prompt):
         advice.append(f'the prompt is over {tokenizer.model_max_length - 2} tokens; this was cut off: "{end}"')

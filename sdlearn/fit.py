@@ -58,8 +58,6 @@ def fit(
         ema = EMAModel(model.parameters(), decay=0.999) if average else None
         run = Run(checkpoint, {"steps": steps, "seed": seed, "lr": lr, "precision": precision}, model, optimizer, ema)
         losses = run.resume()
-        if ema:
-            ema.to(accelerator.device)  # from a checkpoint it came by way of the CPU
         half = precision == "bf16"
         plain_attention = half and accelerator.device.type == "cpu"  # the fused one is slow there, going backwards
         bar = progress(range(len(losses), steps)) if accelerator.is_main_process else range(len(losses), steps)
@@ -158,4 +156,6 @@ class Run:
             raise ValueError(f"{self.file} belongs to a run with {state['settings']}, not {self.settings}: remove it")
         for name, thing in self.states.items():
             thing.load_state_dict(state[name])
+        if "ema" in self.states:  # the others go to the GPU by themselves
+            self.states["ema"].to(next(self.states["model"].parameters()).device)
         return state["losses"]

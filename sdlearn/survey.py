@@ -144,14 +144,15 @@ def main(
     try:
         check_folder(json)
         found, clip, judge = parts.load(model, "cpu"), parts.load_clip(), load_judge()
+        known = torch.cat([features(clip, scenes.to_tensor(x)) for x in np.array_split(training_scenes()[0], 32)])
+        figures = likeness(found, clip, n, seed, known, tqdm)
+        for figure, kinds in figures.items():
+            print(f"{figure}: " + ", ".join(f"{kind} {value:.3f}" for kind, value in kinds.items()))
+        figures |= curves(found, judge, n, seed, tqdm)
+        for setting, kinds in figures.items():
+            if "seen" in kinds:
+                print(f"{setting:<26}" + "".join(f"{100 * share:7.1f} % {kind}" for kind, share in kinds.items()))
+        if json:
+            json.write_text(dumps(figures, indent=2) + "\n")
     except (ValueError, OSError, MemoryError) as error:
         raise CliError(str(error)) from error
-    known = torch.cat([features(clip, scenes.to_tensor(x)) for x in np.array_split(training_scenes()[0], 32)])
-    figures = likeness(found, clip, n, seed, known, tqdm)
-    for figure, kinds in figures.items():
-        print(f"{figure}: " + ", ".join(f"{kind} {value:.3f}" for kind, value in kinds.items()))
-    figures |= curves(found, judge, n, seed, tqdm)
-    for setting in [name for name, kinds in figures.items() if "seen" in kinds]:
-        print(f"{setting:<26}" + "".join(f"{100 * share:7.1f} % {kind}" for kind, share in figures[setting].items()))
-    if json:
-        json.write_text(dumps(figures, indent=2) + "\n")

@@ -23,7 +23,6 @@ CELLS = "[...document.querySelectorAll('.jp-Notebook .jp-Cell')]"
 NOISE = re.compile(  # what a browser without a network says of itself, and JupyterLab when a page is closed early
     "favicon|net::ERR_|Failed to load resource|Could not restore the debugger state"
 )
-KEEP_ALL = '{"windowingMode": "none"}'  # cells out of sight stay on the page, where a test can look at them
 
 
 def flags():
@@ -36,9 +35,6 @@ def flags():
 def running_lab(folder):
     """JupyterLab over a copy of the notebooks in `folder`: its address, and its token."""
     shutil.copytree(ROOT / "notebooks", folder / "notebooks")
-    settings = folder / "settings" / "@jupyterlab" / "notebook-extension"
-    settings.mkdir(parents=True)
-    (settings / "tracker.jupyterlab-settings").write_text(KEEP_ALL)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -46,7 +42,7 @@ def running_lab(folder):
     more = [f"--ServerApp.port={port}", "--no-browser", "--expose-app-in-browser", f"--IdentityProvider.token={token}"]
     root = ["--allow-root"] if hasattr(os, "getuid") and os.getuid() == 0 else []
     command = [sys.executable, "-m", "jupyterlab", *flags(), *more, *root]
-    environment = os.environ | {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
+    environment = os.environ | {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}  # not those of whoever tests
     with (folder / "lab.log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment)
     address = f"http://127.0.0.1:{port}"
@@ -76,7 +72,7 @@ def run_all(page, seconds=300):
     """Run every cell, and wait for the last."""
     page.wait_for_function(READY, timeout=60_000)
     page.evaluate(RUN_ALL)
-    page.wait_for_function("() => window.done", timeout=1000 * seconds)
+    page.wait_for_function("() => window.done", timeout=1000 * seconds, polling=500)  # rarely: the kernel computes
 
 
 def slides(name):

@@ -43,20 +43,33 @@ def lab(tmp_path_factory):
 def browser():
     with playwright.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
+        yield browser.new_context(viewport=PAGE)  # one for all: it loads JupyterLab once
         browser.close()
 
 
+@pytest.fixture(scope="module", params=WIDGETS)
+def lesson(browser, lab, request):
+    """A lesson that was opened once, for all tests of it."""
+    page = new_page(browser)
+    page.name = request.param
+    open_lesson(page, lab, page.name)
+    yield page
+    page.close()
+
+
 @pytest.fixture
-def page(browser, request):
-    page = browser.new_page(viewport=PAGE)
+def page(lesson, request):
+    before = request.session.testsfailed
+    yield lesson
+    if request.session.testsfailed > before:
+        lesson.screenshot(path=ROOT / "runs" / f"{request.node.name}.png")
+
+
+def new_page(browser):
+    page = browser.new_page()
     page.said = []
     page.on("console", lambda message: page.said.append(message.text) if message.type == "error" else None)
-    before = request.session.testsfailed
-    yield page
-    if request.session.testsfailed > before:
-        page.screenshot(path=ROOT / "runs" / f"{request.node.name}.png")
-    page.close()
+    return page
 
 
 def said_nothing(page):
@@ -70,14 +83,14 @@ def nothing_went_wrong(page):
     said_nothing(page)
 
 
-def test_nobody_gets_in_without_the_token(page, lab):
+def test_nobody_gets_in_without_the_token(browser, lab):
+    page = new_page(browser)
     page.goto(f"{lab[0]}/lab")
     assert "login" in page.url
+    page.close()
 
 
-@pytest.mark.parametrize("name", WIDGETS)
-def test_a_lesson_opens_with_its_pictures_and_formulas(page, lab, name):
-    open_lesson(page, lab, name)
+def test_a_lesson_opens_with_its_pictures_and_formulas(page):
     page.wait_for_selector(".jp-RenderedMarkdown h1")
     page.wait_for_selector(".jp-OutputArea img", timeout=60_000)
     assert page.locator(".MathJax_Error, mjx-merror").count() == 0
@@ -89,11 +102,9 @@ def fits(page):
     return width <= PAGE["width"] and height <= PAGE["height"]
 
 
-@pytest.mark.parametrize("name", WIDGETS)
-def test_every_slide_of_a_lesson_fits_its_page(page, lab, name):
-    open_lesson(page, lab, name)
+def test_every_slide_of_a_lesson_fits_its_page(page):
     with presenting(page):
-        for i, cells in enumerate(slides(name)):
+        for i, cells in enumerate(slides(page.name)):
             turn_to(page, cells[-1])
             assert fits(page), f"slide {i + 1} is too large: {slide_size(page)}"
     said_nothing(page)
@@ -130,17 +141,15 @@ def turn(page, box):
     wait_for_change(page, box, before)
 
 
-@pytest.mark.parametrize("name", WIDGETS)
-def test_a_lesson_runs_and_its_widgets_move(page, lab, name):
-    open_lesson(page, lab, name)
+def test_a_lesson_runs_and_its_widgets_move(page):
     run_all(page)
     nothing_went_wrong(page)
     found = boxes(page)
-    assert found.count() == WIDGETS[name]
+    assert found.count() == WIDGETS[page.name]
     for i in range(found.count()):
         found.nth(i).scroll_into_view_if_needed()
         turn(page, found.nth(i))
-    on_slides = sum(slides(name), [])
+    on_slides = sum(slides(page.name), [])
     with presenting(page):
         for box in [found.nth(i) for i in range(found.count()) if cell_of(found.nth(i)) in on_slides]:
             turn_to(page, cell_of(box))

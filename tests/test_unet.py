@@ -227,7 +227,7 @@ DROPS = {  # a word of the hint -> a wrong answer
     "zeros": lambda text, empty, drop: text * ~drop[:, None, None],
     "no caption": lambda text, empty, drop: text,
     "all captions": lambda text, empty, drop: empty.expand_as(text),
-    "changed `text`": in_place,
+    "changed its argument in place": in_place,
     "shape": lambda text, empty, drop: text[~drop],
 }
 

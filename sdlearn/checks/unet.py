@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from sdlearn.checks import compare, verdict
+from sdlearn.checks import changed, compare, copies, verdict
 from sdlearn.unet import new_unet, time_embedding
 
 
@@ -32,10 +32,10 @@ def check_drop_captions(
     }
 
     def hints():
-        given = text.clone()
-        yield compare(my_drop_captions(given, empty.clone(), drop.clone()), want, wrong)
-        if not torch.equal(given, text):
-            yield "right, but your function changed `text` itself: the next batch would miss its captions"
+        given = copies((text, empty, drop))
+        yield compare(my_drop_captions(*given), want, wrong)
+        if changed(given, (text, empty, drop)):
+            yield "right, but your function changed its argument in place: the next batch would miss its captions"
 
     verdict("4.1", hints)
 
