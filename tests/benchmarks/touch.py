@@ -8,10 +8,13 @@ from pathlib import Path
 from lab import CHROMIUM, QUIET, boxes, open_lesson, run_all, running_lab
 
 WATCH = """picture => { window.delay = new Promise(done => {
-    let start;
-    addEventListener("keydown", () => { start ??= performance.now() }, {capture: true, once: true});
-    new MutationObserver((_, me) => { me.disconnect(); done(performance.now() - start) })
-        .observe(picture, {attributes: true, attributeFilter: ["src"]});
+    let start, sign
+    const since = () => performance.now() - start
+    const once = (part, how, then) => new MutationObserver((_, me) => { me.disconnect(); then() }).observe(part, how)
+    addEventListener("keydown", () => { start ??= performance.now() }, {capture: true, once: true})
+    const note = picture.closest(".widget-vbox").querySelector("div.widget-label")  // "drawing ..."
+    if (note) once(note, {childList: true, characterData: true, subtree: true}, () => { sign ??= since() })
+    once(picture, {attributes: true, attributeFilter: ["src"]}, () => { sign ??= since(); done([sign, since()]) })
 }) }"""
 CLICK = """button => { window.delay = new Promise(done => {
     const box = button.closest(".jp-OutputArea-output"), start = performance.now()
@@ -26,7 +29,7 @@ LESSONS = ("01_clip.ipynb", "02_vae.ipynb", "03_noising.ipynb", "04_unet.ipynb",
 
 
 def delays(page, box, moves=24):
-    """Milliseconds for each of some moves of the last slider: to the right, and at the end back again."""
+    """Milliseconds to the first sign and to the new picture, of each of some moves: on, and at the end back."""
     box.scroll_into_view_if_needed()
     slider, picture, found = box.locator(".noUi-handle").last, box.locator("img.widget-image").last, []
     slider.press("Home")
@@ -37,7 +40,7 @@ def delays(page, box, moves=24):
         slider.press("Home" if at_the_end else "ArrowRight")
         found.append(page.evaluate("() => window.delay"))
         page.wait_for_timeout(50)
-    return found
+    return zip(*found, strict=True)
 
 
 def clicks(page, box, times=8):
@@ -59,7 +62,7 @@ def main():
         sys.exit("no playwright: how fast the widgets follow was not measured; make browser installs it")
     if not CHROMIUM:
         sys.exit("no Chromium: how fast the widgets follow was not measured")
-    print("from the key to the new picture, ms (median, nine of ten within): the first time, and from memory")
+    print("from the key, ms (median, nine of ten within): to the first sign, to the new picture, to one from memory")
     with tempfile.TemporaryDirectory() as folder, running_lab(Path(folder)) as lab, sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         for name in LESSONS:
@@ -69,8 +72,8 @@ def main():
             for i in range(boxes(page).count()):
                 box = boxes(page).nth(i)
                 if box.locator(".noUi-handle").count():
-                    first, again = delays(page, box), delays(page, box)
-                    print(f"{name:18} widget {i + 1}", *(summary(found) for found in (first, again)), sep="   ")
+                    (sign, picture), (_, again) = delays(page, box), delays(page, box)
+                    print(f"{name:18} widget {i + 1}", *map(summary, (sign, picture, again)), sep="   ")
                 if box.locator("button").count():
                     sign, picture = clicks(page, box)
                     print(f"{name:18} widget {i + 1}, a click: first sign {summary(sign)}   picture {summary(picture)}")
