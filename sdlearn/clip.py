@@ -5,7 +5,7 @@ from collections import Counter
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig
 
 LENGTH = 24  # tokens of a prompt, begin and end included; Stable Diffusion's is 77
 WIDTH = 128  # numbers per token; Stable Diffusion's is 768
@@ -93,6 +93,17 @@ def new_clip(
     )
     vision = CLIPVisionConfig(image_size=64, patch_size=8, **tower)
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)).eval()
+
+
+def text_encoder_of(
+    clip: CLIPModel,
+) -> CLIPTextModel:  # a copy of its text tower, without the last layer
+    """What the U-Net will read, as in Stable Diffusion 2: the last layer sums captions up, and ties their words."""
+    tower = clip.text_model
+    config = CLIPTextConfig(**tower.config.to_dict() | {"num_hidden_layers": tower.config.num_hidden_layers - 1})
+    short = CLIPTextModel(config)
+    short.load_state_dict({name: tower.state_dict()[name] for name in short.state_dict()})
+    return short.eval()
 
 
 def tokenize(

@@ -165,14 +165,17 @@ def make_scheduler(
 def load_clip(
     folder: str | Path = MINI,  # a directory made by `sdlearn-train`
 ) -> CLIPModel:  # both towers, ready to use
-    """The text encoder of a model, joined again with the vision tower that it was trained against."""
+    """The text encoder of a model, joined again with its last layer and with the vision tower."""
     folder = Path(folder)
     text_encoder = load_part(CLIPTextModel, folder, "text_encoder")
-    clip = guarded(folder, "clip", lambda: CLIPModel(CLIPConfig.from_pretrained(folder / "clip")))
-    clip.text_model = torch.nn.Module()  # so that nothing but the rest is waited for
-    guarded(folder, "clip", lambda: clip.load_state_dict(load_file(folder / "clip" / "model.safetensors")))
-    clip.text_model = text_encoder
-    return clip.eval().requires_grad_(False)
+
+    def join() -> CLIPModel:
+        clip = CLIPModel(CLIPConfig.from_pretrained(folder / "clip"))
+        ours = {f"text_model.{name}": x for name, x in text_encoder.state_dict().items()}
+        clip.load_state_dict(load_file(folder / "clip" / "model.safetensors") | ours)
+        return clip
+
+    return guarded(folder, "clip", join).eval().requires_grad_(False)
 
 
 def stable_diffusion_scheduler() -> DDIMScheduler:

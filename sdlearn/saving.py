@@ -13,20 +13,22 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from sdlearn.clip import text_encoder_of
 from sdlearn.hub import WEIGHTS
 from sdlearn.parts import stable_diffusion_scheduler
 
 
 def save_clip(clip: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
-    """Text encoder and tokenizer as parts of the pipeline; the vision tower and the projections beside them."""
-    rest = {name: x for name, x in half(clip).items() if not name.startswith("text_model.")}
+    """Text encoder and tokenizer as parts of the pipeline; what only CLIP itself needs beside them."""
+    text_encoder = text_encoder_of(clip)
+    ours = {f"text_model.{name}" for name in text_encoder.state_dict()}
     with whole(folder / "tokenizer") as new:
         tokenizer.save_pretrained(new)
     with whole(folder / "text_encoder") as new:
-        clip.text_model.save_pretrained(new)
+        text_encoder.save_pretrained(new)
     with whole(folder / "clip") as new:  # last: where this folder is, `sdlearn-train` takes CLIP for done
         clip.config.save_pretrained(new)
-        save_file(rest, new / "model.safetensors")
+        save_file({name: x for name, x in half(clip).items() if name not in ours}, new / "model.safetensors")
 
 
 def save_model(model: torch.nn.Module, folder: Path) -> None:

@@ -29,6 +29,7 @@ from sdlearn.clip import (
     new_clip,
     new_tokenizer,
     retrieval,
+    text_encoder_of,
     tokenize,
 )
 
@@ -194,6 +195,14 @@ def test_clip_loss_finds_the_equal_captions(clip, tok, some):
 def test_loss_says_which_shapes_it_wants():
     with pytest.raises(ValueError, match=r"\(b, d\); got \(3, 4\), \(2, 4\)"):
         contrastive_loss(torch.ones(3, 4), torch.ones(2, 4), torch.tensor(0.0))
+
+
+def test_the_u_net_gets_what_the_last_layer_but_one_makes(tok, clip):
+    tokens, tower = tokenize(tok, ["a cat riding a horse", ""]), clip.text_model
+    states = tower(tokens, output_hidden_states=True).hidden_states
+    ours = text_encoder_of(clip)(tokens).last_hidden_state
+    torch.testing.assert_close(ours, tower.final_layer_norm(states[-2]))
+    assert not torch.allclose(ours, tower(tokens).last_hidden_state, atol=0.1)
 
 
 def test_looks_at_other_words_are_struck_out_in_training_only(tok):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save
+from transformers import CLIPTextModel
 
 from sdlearn import hub, parts, saving
 from sdlearn.sampling import text_to_image
@@ -102,9 +103,22 @@ def test_a_clip_that_lacks_a_tensor_is_not_taken_for_a_whole_one(copy):
         parts.load_clip(copy)
 
 
+def test_a_clip_is_saved_in_two_halves_and_loaded_whole(tmp_path):
+    clip = parts.load_clip()
+    saving.save_clip(clip, parts.load_tokenizer(), tmp_path)
+    again = parts.load_clip(tmp_path).state_dict()
+    assert len(again) == len(clip.state_dict())
+    for name, x in clip.state_dict().items():
+        torch.testing.assert_close(again[name], x, rtol=0, atol=0)
+    in_both = load_file(tmp_path / "clip" / "model.safetensors").keys() & {
+        f"text_model.{name}" for name in load_file(tmp_path / "text_encoder" / "model.safetensors")
+    }
+    assert not in_both
+
+
 def test_a_clip_that_was_not_saved_to_its_end_is_no_clip(tmp_path, monkeypatch):
     clip = parts.load_clip()
-    monkeypatch.setattr(clip.text_model, "save_pretrained", lambda _: 1 / 0)
+    monkeypatch.setattr(CLIPTextModel, "save_pretrained", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         saving.save_clip(clip, parts.load_tokenizer(), tmp_path)
     assert [folder.name for folder in tmp_path.iterdir()] == ["tokenizer"]

@@ -10,7 +10,7 @@ from diffusers import UNet2DConditionModel
 
 from benchmarks.measured import Memory, in_turn, matrix_rate, operations, table
 from sdlearn import scenes, show
-from sdlearn.clip import clip_loss, new_clip, new_tokenizer, tokenize
+from sdlearn.clip import clip_loss, new_clip, new_tokenizer, text_encoder_of, tokenize
 from sdlearn.fit import best_precision, fit
 from sdlearn.parts import stable_diffusion_scheduler
 from sdlearn.sampling import denoise
@@ -35,7 +35,8 @@ def parts_of(size: str, device: str) -> dict:
     with torch.device(device):
         if size == "small":
             tokenizer = new_tokenizer(scenes.sample(200, seed=1)[1])
-            text, vae, unet, side, length, width = new_clip(tokenizer).text_model, new_vae(), new_unet(), 8, 24, 128
+            text, vae, unet = text_encoder_of(new_clip(tokenizer)), new_vae(), new_unet()
+            side, length, width = 8, 24, 128
         else:
             text, vae, unet = true_size.text_encoder(), true_size.vae(), true_size.unet()
             side, length, width = 64, 77, 768
