@@ -41,6 +41,7 @@ draw: $(STAMP)
 
 train: $(STAMP)
 	@$(VENV)/bin/sdlearn-train all --out $(OUT) $(ARGS)
+	@echo 'Draw with it: make draw ARGS="--model $(OUT)". How good is it: make measure ARGS="--model $(OUT)"'
 
 measure: $(STAMP)
 	@$(VENV)/bin/sdlearn-measure $(ARGS)

@@ -40,17 +40,18 @@ def lab(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser():
+def context():
+    """One for all tests, so that JupyterLab is loaded once."""
     with playwright.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser.new_context(viewport=PAGE)  # one for all: it loads JupyterLab once
+        yield browser.new_context(viewport=PAGE)
         browser.close()
 
 
 @pytest.fixture(scope="module", params=WIDGETS)
-def lesson(browser, lab, request):
+def lesson(context, lab, request):
     """A lesson that was opened once, for all tests of it."""
-    page = new_page(browser)
+    page = new_page(context)
     page.name = request.param
     open_lesson(page, lab, page.name)
     yield page
@@ -65,8 +66,8 @@ def page(lesson, request):
         lesson.screenshot(path=ROOT / "runs" / f"{request.node.name}.png")
 
 
-def new_page(browser):
-    page = browser.new_page()
+def new_page(context):
+    page = context.new_page()
     page.said = []
     page.on("console", lambda message: page.said.append(message.text) if message.type == "error" else None)
     return page
@@ -83,8 +84,8 @@ def nothing_went_wrong(page):
     said_nothing(page)
 
 
-def test_nobody_gets_in_without_the_token(browser, lab):
-    page = new_page(browser)
+def test_nobody_gets_in_without_the_token(context, lab):
+    page = new_page(context)
     page.goto(f"{lab[0]}/lab")
     assert "login" in page.url
     page.close()
