@@ -59,7 +59,7 @@ def fit(
         run = Run(checkpoint, {"steps": steps, "seed": seed, "lr": lr, "precision": precision}, model, optimizer, ema)
         losses = run.resume()
         half = precision == "bf16"
-        plain_attention = half and accelerator.device.type == "cpu"  # the fused one is slow there, going backwards
+        attention = plain_attention if half and accelerator.device.type == "cpu" else nullcontext
         bar = progress(range(len(losses), steps)) if accelerator.is_main_process else range(len(losses), steps)
         for step in bar:
             for group in optimizer.param_groups:
@@ -67,10 +67,7 @@ def fit(
             batch = examples(torch.manual_seed(seed * 1_000_003 + step))
             mine = slice(accelerator.process_index, None, accelerator.num_processes)
             with naming_a_lost_process(accelerator):
-                with (
-                    torch.autocast(accelerator.device.type, torch.bfloat16, enabled=half),
-                    sdpa_kernel(SDPBackend.MATH) if plain_attention else nullcontext(),
-                ):
+                with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=half), attention():
                     value = objective(*(x[mine].to(accelerator.device) for x in batch))
                 losses.append(accelerator.reduce(value.detach(), "mean").item())
                 if not math.isfinite(losses[-1]):
@@ -101,6 +98,18 @@ def training(model: nn.Module):
         model.eval().to(home)
 
 
+@contextmanager
+def plain_attention():
+    """Two products and a softmax, all in half the bits: on a CPU the fused attention is slow, going backwards."""
+    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # of CUDA only by its name
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
+
+
 def shared_cpu() -> bool:
     """Whether a launcher such as `torchrun` began this process and there is no GPU: accelerate has to be told."""
     return "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
@@ -119,9 +128,9 @@ def naming_a_lost_process(accelerator: Accelerator):
 
 
 def best_precision() -> str:  # as `fit` takes it
-    """bf16 where there are fast units for it (a recent GPU, or AMX in the CPU), else full precision."""
+    """bf16 where there are fast units for it (a recent GPU, or a CPU with AVX512-BF16), else full precision."""
     gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16" if gpu or torch.cpu._is_amx_tile_supported() else "no"
+    return "bf16" if gpu or torch.cpu._is_avx512_bf16_supported() else "no"
 
 
 class Run:

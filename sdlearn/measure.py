@@ -92,9 +92,7 @@ def read(
     return [{name: WORDS[name][best[name][i]] for name in WORDS} for i in range(len(pictures))]
 
 
-def named(
-    caption: str,
-) -> dict[str, str]:  # attribute -> value, only what the caption says
+def named(caption: str) -> dict[str, str]:  # attribute -> value, only what the caption says
     """What a caption names, in the words of `WORDS`."""
     found = {}
     for name, values in WORDS.items():
@@ -142,6 +140,16 @@ def interval(
     return (middle - width) / (1 + z**2 / n), (middle + width) / (1 + z**2 / n)
 
 
+def faithfulness(
+    judge: Judge,
+    pictures: Tensor,  # b c h w, -1 .. 1
+    captions: list[str],  # what each should show
+) -> dict[str, float]:  # as from `shares`; "low" and "high": the interval of "all"
+    """How often a picture shows what its caption names."""
+    found = shares(judge, pictures, [named(caption) for caption in captions])
+    return found | dict(zip(("low", "high"), interval(found["all"], len(captions)), strict=True))
+
+
 def famous() -> list[str]:
     """The field's most famous prompt, a held-out pair, in every style, colour and place."""
     astronaut = {"subject": "astronaut", "action": "riding", "mount": "horse"}
@@ -182,9 +190,7 @@ def report(
         painted[kind] = captions
     for kind, captions in (painted | {"astronaut on horse": famous()}).items():
         pictures = paint(model, captions, seed, progress=progress, **settings)
-        found[f"painted, {kind}"] = shares(judge, pictures, [named(caption) for caption in captions])
-        low, high = interval(found[f"painted, {kind}"]["all"], len(captions))
-        found[f"painted, {kind}"] |= {"low": low, "high": high}
+        found[f"painted, {kind}"] = faithfulness(judge, pictures, captions)
     return found
 
 

@@ -25,16 +25,30 @@ def test_what_is_known_has_no_distance():
     assert survey.to_nearest(points[:10], points[10:]) > 0.001
 
 
-def test_the_frechet_distance_of_normal_distributions_in_one_dimension():
-    """|m1 - m2|^2 + (s1 - s2)^2, and covariances that do not commute add no imaginary part."""
-    one = torch.tensor([[-1.0], [1.0]]) * 2**-0.5  # mean 0, deviation 1
-    assert survey.frechet(one, 3 * one + 5) == pytest.approx(25 + 4, rel=1e-6)
+def test_the_kernel_distance_of_single_points_is_known():
+    """(cos + 1)^3 is 8 within a heap of twins, 1 between heaps at right angles, 0 between opposite ones."""
+    heap = torch.eye(6)[:1].expand(20, -1)
+    assert survey.kernel_distance(heap, heap) == pytest.approx((0, 0), abs=1e-5)
+    assert survey.kernel_distance(heap, torch.eye(6)[1:2].expand(20, -1)) == pytest.approx((8 + 8 - 2 * 1, 0), abs=1e-5)
+    assert survey.kernel_distance(heap, -heap) == pytest.approx((8 + 8 - 2 * 0, 0), abs=1e-5)
 
 
-def test_the_frechet_distance_is_nothing_to_itself_and_knows_no_order():
-    a, b = cloud(500), cloud(500, mean=0.5, seed=1) @ torch.linalg.qr(cloud(6, seed=2))[0]
-    assert survey.frechet(a, a) == pytest.approx(0, abs=1e-6)
-    assert survey.frechet(a, b) == pytest.approx(survey.frechet(b, a), rel=1e-6) != pytest.approx(0, abs=0.5)
+@pytest.mark.parametrize("n", [60, 600])
+def test_the_kernel_distance_is_nothing_but_chance_within_one_distribution_and_more_to_another(n):
+    one, same, other = (normalize(cloud(n, mean, seed)) for mean, seed in ((0, 0), (0, 1), (0.8, 2)))
+    distance, chance = survey.kernel_distance(one, same)
+    assert abs(distance) < 2 * chance
+    assert survey.kernel_distance(one, other)[0] > 3 * chance
+
+
+def test_the_kernel_distance_leaves_chance_to_others_and_is_the_same_again():
+    a, b = normalize(cloud(50)), normalize(cloud(50, seed=1))
+    torch.manual_seed(5)
+    first, after = survey.kernel_distance(a, b), torch.rand(1)
+    torch.manual_seed(6)
+    assert survey.kernel_distance(a, b) == first
+    torch.manual_seed(5)
+    assert torch.equal(torch.rand(1), after)
 
 
 def test_real_scenes_of_one_prompt_show_it_and_differ():
@@ -58,8 +72,10 @@ def test_the_command_prints_and_writes_every_figure(tmp_path, monkeypatch, capsy
     survey.main(n=2, json=tmp_path / "figures.json")
     train.training_scenes.cache_clear()
     figures, out = json.loads((tmp_path / "figures.json").read_text()), capsys.readouterr().out
-    assert set(figures["Frechet distance to real"]) == {"real", "through the VAE", "painted"}
-    assert {"guidance 0", "guidance 4", "2 steps", "15 steps of DPM-Solver++"} <= set(figures)
+    assert set(figures["kernel distance to real"]) == {"real", "through the VAE", "painted"}
+    settings = {"guidance 0", "guidance 4", "2 steps", "15 of DPM-Solver++"}
+    rows = {f"{setting}, {kind}" for setting in settings for kind in ("seen", "held-out")}
+    assert rows <= set(figures) and all({*scenes.WORDS, "all", "low", "high"} >= set(figures[row]) for row in rows)
     assert all(name in out for name in figures)
 
 

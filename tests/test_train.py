@@ -15,7 +15,7 @@ import torch
 from fastcore.script import CliError
 
 from sdlearn import train
-from sdlearn.fit import fit, training
+from sdlearn.fit import best_precision, fit, plain_attention, training
 from sdlearn.parts import load_clip
 from sdlearn.unet import diffusion_loss, new_unet
 
@@ -43,6 +43,27 @@ def test_every_weight_of_the_unet_learns():
     before = {name: x.clone() for name, x in unet.state_dict().items()}
     fit(unet, diffusion_loss, noisy_batch, 2, lr=1e-3, warmup=0, precision="bf16", progress=iter)
     assert [name for name, x in unet.state_dict().items() if torch.equal(x, before[name])] == []
+
+
+def test_plain_attention_is_attention_and_leaves_the_setting_as_it_was():
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 4, 9, 32, dtype=torch.bfloat16) for _ in range(3))
+    allowed = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed
+    before, usual = allowed(), torch.nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float())
+    with plain_attention():
+        plain = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    assert plain.dtype == torch.bfloat16
+    torch.testing.assert_close(plain.float(), usual, atol=0.02, rtol=0)  # numbers up to 2, with 8 bits each
+    with pytest.raises(KeyboardInterrupt), plain_attention():
+        raise KeyboardInterrupt
+    assert allowed() == before
+
+
+@pytest.mark.parametrize(("units", "precision"), [(True, "bf16"), (False, "no")])
+def test_half_the_bits_only_where_the_processor_has_units_for_them(monkeypatch, units, precision):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: units)
+    assert best_precision() == precision
 
 
 def wait_for(done, process):

@@ -108,21 +108,21 @@ def training_runs(batches: dict[str, int], precision: str) -> dict:
 
 
 def shares() -> None:
-    """How much of the processor's own matrix rate training and sampling reach."""
-    precision = best_precision()
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    rate, plain, rows = matrix_rate("cpu", dtype), matrix_rate("cpu", torch.float32), []
-    for name, (steps, forward) in training_runs({"CLIP": 96, "VAE": 16, "U-Net": 64}, precision).items():
-        work, seconds = 3 * operations(forward), in_turn({name: steps}, 3)[name] / 5
-        rows.append([f"training, {name}", precision, f"{seconds:.3f}", f"{100 * work / seconds / rate:.0f} %"])
+    """How much of the processor's own matrix rate training and sampling reach, each in its own kind of number."""
+    rows, rates = [], {}
+    for precision in dict.fromkeys(("no", best_precision())):
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        rates[dtype] = matrix_rate("cpu", dtype)
+        for name, (steps, forward) in training_runs({"CLIP": 96, "VAE": 16, "U-Net": 64}, precision).items():
+            work, seconds = 3 * operations(forward), in_turn({name: steps}, 3)[name] / 5
+            rows.append([f"training, {name}", dtype, seconds, work / seconds / rates[dtype]])
     unet, inputs = new_unet().eval(), unet_inputs(2, 8, 128, 24)
     with torch.no_grad():
         work, seconds = operations(lambda: unet(**inputs)), in_turn({"": lambda: unet(**inputs)}, 20)[""]
-    rows.append(["sampling, one step with guidance", "no", f"{seconds:.3f}", f"{100 * work / seconds / plain:.0f} %"])
-    print(
-        f"\n## Of the matrix rate: {plain / 1e9:.0f} 10^9 a second in float32, {rate / 1e9:.0f} in {str(dtype)[6:]}\n"
-    )
-    print(table(rows, ["what", "precision", "s a step", "of the rate"]))
+    rows.append(["sampling, one step with guidance", torch.float32, seconds, work / seconds / rates[torch.float32]])
+    print("\n## Of the matrix rate:", *(f"{rate / 1e9:.0f} 10^9 a second in {dtype};" for dtype, rate in rates.items()))
+    cells = [[name, dtype, f"{seconds:.3f}", f"{100 * share:.0f} %"] for name, dtype, seconds, share in rows]
+    print("\n" + table(cells, ["what", "numbers", "s a step", "of the rate"]))
 
 
 def one_case(case: dict, pipe) -> None:
