@@ -49,14 +49,16 @@ def fit(
     """Train a model with AdamW (arXiv 1711.05101), gradients cut to norm 1, a rate that falls by a cosine.
 
     Raises ValueError at a loss that is not a number (the last checkpoint stays as it was), and for a
-    checkpoint that is damaged, or of a run with other steps, seed, learning rate or precision.
+    checkpoint that is damaged, or of a run with other steps, seed, learning rate, precision or batch.
     """
     accelerator = Accelerator(cpu=shared_cpu())
     with training(model):
         optimizer = torch.optim.AdamW(model.parameters(), lr, betas, weight_decay=weight_decay, fused=True)
         objective, optimizer = accelerator.prepare(Objective(model, loss), optimizer)
         ema = EMAModel(model.parameters(), decay=0.999) if average else None
-        run = Run(checkpoint, {"steps": steps, "seed": seed, "lr": lr, "precision": precision}, model, optimizer, ema)
+        settings = {"steps": steps, "seed": seed, "lr": lr, "precision": precision}
+        settings |= {"batch": len(examples(torch.Generator())[0])}
+        run = Run(checkpoint, settings, model, optimizer, ema)
         losses = run.resume()
         half = precision == "bf16"
         attention = plain_attention if half and accelerator.device.type == "cpu" else nullcontext

@@ -61,8 +61,8 @@ def train_clip(
 def train_vae(
     vae: AutoencoderKL,  # trained in place; at the end it has the scale factor of its own latents
     pictures: np.ndarray,  # n h w c uint8
-    steps: int = 5000,
-    batch: int = 16,
+    steps: int = 6000,
+    batch: int = 8,  # small ones learn more from as many pictures
     **options,  # of `fit`
 ) -> list[float]:  # the loss at each step
     """Training the autoencoder to give back what it was shown."""
@@ -84,8 +84,8 @@ def train_unet(
     latents: Tensor,  # n c h w, scaled: encoded once, before training
     text: Tensor,  # n l d, the encoded captions
     empty: Tensor,  # 1 l d, the encoded empty prompt
-    steps: int = 4000,
-    batch: int = 64,
+    steps: int = 5000,
+    batch: int = 32,
     drop: float = 0.1,  # how often a caption is dropped
     **options,  # of `fit`
 ) -> list[float]:  # the loss at each step
@@ -176,6 +176,7 @@ def main(
     what: str = "all",  # clip, vae, unet, judge (the one that measures), or all: clip, vae and unet
     out: Path = Path("runs/mine"),  # directory for the trained parts; a StableDiffusionPipeline when all is done
     steps: int = None,  # batches for each part, instead of the usual number
+    batch: int = None,  # examples in each, instead of the usual number
     seed: int = 0,  # of the first weights and of all batches
     precision: str = None,  # no or bf16; left out: bf16 where the processor has fast units for it
     resume: bool = False,  # go on with a run that was stopped
@@ -184,12 +185,13 @@ def main(
     chosen = ("clip", "vae", "unet") if what == "all" else (what,)
     if not set(chosen) <= set(MAKE):
         raise CliError(f'cannot train "{what}": choose one of {", ".join(MAKE)}, all')
-    if steps is not None and steps < 1:
-        raise CliError(f"--steps must be 1 or more; got {steps}")
+    for name, number, least in (("steps", steps, 1), ("batch", batch, 2)):
+        if number is not None and number < least:
+            raise CliError(f"--{name} must be {least} or more; got {number}")
     if precision not in (None, "no", "bf16"):
         raise CliError(f'--precision must be no or bf16; got "{precision}"')
     options = {"seed": seed, "precision": precision or best_precision()}
-    options |= {"steps": steps} if steps else {}
+    options |= {name: number for name, number in (("steps", steps), ("batch", batch)) if number}
     processes = PartialState(cpu=shared_cpu())  # one, or as many as `torchrun` or `accelerate launch` began
     checkpoints = {part: out / "checkpoints" / f"{part}.pt" for part in chosen}
     if not resume and (begun := [part for part in chosen if checkpoints[part].exists() or (out / part).exists()]):

@@ -181,12 +181,12 @@ def test_a_half_written_checkpoint_is_not_taken_for_a_whole_one(tmp_path):
     assert checkpoint.read_bytes() == before
 
 
-def linear_run(target: float = 0.5, lr: float = 0.05, **options):
+def linear_run(target: float = 0.5, lr: float = 0.05, batch: int = 32, **options):
     torch.manual_seed(0)
     model = torch.nn.Linear(4, 1)
 
     def examples(g):
-        x = torch.randn(32, 4, generator=g)
+        x = torch.randn(batch, 4, generator=g)
         return x, x.sum(1, keepdim=True) * target
 
     losses = train.fit(
@@ -253,11 +253,21 @@ def test_pictures_of_another_size_or_type_are_refused():
         train.train_vae(torch.nn.Linear(1, 1), np.zeros((4, 64, 64, 3)), steps=1)
 
 
-def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+@pytest.mark.parametrize("other", [{"seed": 9}, {"batch": 16}, {"lr": 0.01}], ids=str)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, other):
     checkpoint = tmp_path / "line.pt"
     linear_run(checkpoint=checkpoint)
+    before = checkpoint.read_bytes()
     with pytest.raises(ValueError, match="belongs to a run with"):
-        linear_run(checkpoint=checkpoint, seed=9)
+        linear_run(checkpoint=checkpoint, **other)
+    assert checkpoint.read_bytes() == before
+
+
+def test_the_command_takes_the_size_of_a_batch(tmp_path, small_world, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(train, "vae_loss", lambda vae, x, eps: sizes.append(len(x)) or vae(x).sample.mean())
+    train.main("vae", out=tmp_path, steps=2, batch=5)
+    assert sizes == [5, 5]
 
 
 @pytest.fixture
@@ -289,6 +299,7 @@ def test_the_noise_predictor_needs_the_other_parts_first(tmp_path):
     [
         ({"what": "gan"}, 'cannot train "gan": choose one of clip, vae, unet, judge, all'),
         ({"steps": 0}, "--steps must be 1 or more; got 0"),
+        ({"batch": 1}, "--batch must be 2 or more; got 1"),
         ({"precision": "fp8"}, '--precision must be no or bf16; got "fp8"'),
     ],
 )
