@@ -69,7 +69,7 @@ def kernel_distance(
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save", UserWarning)
-        metric = KernelInceptionDistance(nn.Identity(), subset_size=min(len(one), len(other)) // 2)
+        metric = KernelInceptionDistance(nn.Identity(), subset_size=max(2, min(len(one), len(other)) // 2))
     length = one.shape[1] ** 0.5
     metric.update(length * one, real=True)
     metric.update(length * other, real=False)
