@@ -1,0 +1,88 @@
+"""Two judges that were trained apart read the same pictures: do they agree? (`python -m benchmarks.judges`, in tests.)
+
+The other judge shares nothing with the shipped one: a ResNet of the library's, which averages over the picture
+where ours looks at every place of it, trained on other scenes, blurred in another way.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from fastcore.script import call_parse
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import ResNetConfig, ResNetForImageClassification
+
+from sdlearn import measure, parts, scenes
+from sdlearn.fit import best_precision, fit
+from sdlearn.scenes import WORDS
+from sdlearn.vae import decode, encode
+
+SEED = 77  # of its scenes, weights and batches
+
+
+class OtherJudge(nn.Module):
+    """As `measure.Judge`, from a picture to one score for each value of each attribute."""
+
+    def __init__(self):
+        super().__init__()
+        self.values = [len(values) for values in WORDS.values()]
+        layers = {"embedding_size": 32, "hidden_sizes": [64, 128, 192], "depths": [2, 2, 2], "layer_type": "basic"}
+        self.resnet = ResNetForImageClassification(ResNetConfig(**layers, num_labels=sum(self.values)))
+
+    def forward(
+        self,
+        pictures: Tensor,  # b c h w, -1 .. 1
+    ) -> dict[str, Tensor]:  # attribute -> b values
+        return dict(zip(WORDS, self.resnet(pictures).logits.split(self.values, 1), strict=True))
+
+
+def blurred(
+    pictures: Tensor,  # b c h w, -1 .. 1
+    sigma: float,  # pixels
+) -> Tensor:  # b c h w
+    """A Gaussian blur, down the picture and then across it."""
+    bell = torch.exp(-torch.arange(-4, 5).square() / (2 * sigma**2 + 1e-6))
+    bell = (bell / bell.sum()).expand(3, 1, 1, 9)
+    for kernel, margin in ((bell, (4, 4, 0, 0)), (bell.transpose(2, 3), (0, 0, 4, 4))):
+        pictures = F.conv2d(F.pad(pictures, margin, mode="replicate"), kernel, groups=3)
+    return pictures
+
+
+def trained(steps: int = 2500, batch: int = 64) -> OtherJudge:
+    """The other judge, from its first weights on."""
+    sets = [scenes.sample(n, seed=SEED, held_out=held_out) for n, held_out in ((24_000, False), (3_000, True))]
+    pictures = np.concatenate([found[0] for found in sets])
+    right = measure.answers(sets[0][2] + sets[1][2])
+    torch.manual_seed(SEED)
+    judge = OtherJudge()
+
+    def examples(g):
+        i = torch.randint(len(pictures), (batch,), generator=g)
+        shown = blurred(scenes.to_tensor(pictures[i.numpy()]), 1.2 * torch.rand(1, generator=g).item())
+        return shown + 0.05 * torch.randn(shown.shape, generator=g), right[i]
+
+    fit(judge, measure.judge_loss, examples, steps, lr=2e-3, seed=SEED, precision=best_precision())
+    return judge.requires_grad_(False)
+
+
+@call_parse(pos=["model"])
+def main(
+    model: str = "mini",  # "mini", or a directory made by sdlearn-train
+    n: int = 512,  # pictures of each kind
+):
+    """How often either judge sees what was asked for: in real scenes, in these through the VAE, in painted ones."""
+    judges = {"shipped judge": measure.load_judge(), "other judge": trained()}
+    painter, found = parts.load(model, "cpu"), {}
+    wanted = {"astronaut on horse": measure.famous()}
+    for kind, held_out in (("seen", False), ("held-out", True)):
+        pictures, wanted[kind], attributes = scenes.sample(n, seed=10_000, held_out=held_out)  # as `sdlearn-measure`
+        real = scenes.to_tensor(pictures)
+        through = decode(painter.vae, encode(painter.vae, real))
+        for name, judge in judges.items():
+            found[f"{name}: real, {kind}"] = measure.shares(judge, real, attributes)
+            found[f"{name}: VAE, {kind}"] = measure.shares(judge, through, attributes)
+    for kind, captions in wanted.items():
+        painted = measure.paint(painter, captions, progress=tqdm)
+        for name, judge in judges.items():
+            found[f"{name}: {kind}"] = measure.faithfulness(judge, painted, captions)
+    print(measure.table(dict(sorted(found.items()))))
