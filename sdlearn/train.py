@@ -61,7 +61,7 @@ def train_clip(
 def train_vae(
     vae: AutoencoderKL,  # trained in place; at the end it has the scale factor of its own latents
     pictures: np.ndarray,  # n h w c uint8
-    steps: int = 5000,
+    steps: int = 4500,
     batch: int = 16,
     **options,  # of `fit`
 ) -> list[float]:  # the loss at each step
@@ -84,8 +84,8 @@ def train_unet(
     latents: Tensor,  # n c h w, scaled: encoded once, before training
     text: Tensor,  # n l d, the encoded captions
     empty: Tensor,  # 1 l d, the encoded empty prompt
-    steps: int = 4000,
-    batch: int = 64,
+    steps: int = 7000,
+    batch: int = 32,
     drop: float = 0.1,  # how often a caption is dropped
     **options,  # of `fit`
 ) -> list[float]:  # the loss at each step

@@ -113,7 +113,7 @@ def shares() -> None:
     for precision in dict.fromkeys(("no", best_precision())):
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         rates[dtype] = matrix_rate("cpu", dtype)
-        for name, (steps, forward) in training_runs({"CLIP": 96, "VAE": 16, "U-Net": 64}, precision).items():
+        for name, (steps, forward) in training_runs({"CLIP": 96, "VAE": 16, "U-Net": 32}, precision).items():
             work, seconds = 3 * operations(forward), in_turn({name: steps}, 3)[name] / 5
             rows.append([f"training, {name}", dtype, seconds, work / seconds / rates[dtype]])
     unet, inputs = new_unet().eval(), unet_inputs(2, 8, 128, 24)
