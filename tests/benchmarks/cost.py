@@ -2,6 +2,7 @@
 
 import multiprocessing
 import time
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from sdlearn.clip import clip_loss, new_clip, new_tokenizer, text_encoder_of, to
 from sdlearn.fit import best_precision, fit
 from sdlearn.parts import stable_diffusion_scheduler
 from sdlearn.sampling import denoise
+from sdlearn.train import train_clip, train_unet, train_vae
 from sdlearn.unet import diffusion_loss, new_unet
 from sdlearn.vae import new_vae, vae_loss
 
@@ -110,10 +112,12 @@ def training_runs(batches: dict[str, int], precision: str) -> dict:
 def shares() -> None:
     """How much of the processor's own matrix rate training and sampling reach, each in its own kind of number."""
     rows, rates = [], {}
+    trainings = {"CLIP": train_clip, "VAE": train_vae, "U-Net": train_unet}
+    usual = {name: signature(train).parameters["batch"].default for name, train in trainings.items()}
     for precision in dict.fromkeys(("no", best_precision())):
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         rates[dtype] = matrix_rate("cpu", dtype)
-        for name, (steps, forward) in training_runs({"CLIP": 96, "VAE": 16, "U-Net": 32}, precision).items():
+        for name, (steps, forward) in training_runs(usual, precision).items():
             work, seconds = 3 * operations(forward), in_turn({name: steps}, 3)[name] / 5
             rows.append([f"training, {name}", dtype, seconds, work / seconds / rates[dtype]])
     unet, inputs = new_unet().eval(), unet_inputs(2, 8, 128, 24)

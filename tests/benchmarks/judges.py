@@ -15,6 +15,7 @@ from transformers import ResNetConfig, ResNetForImageClassification
 from sdlearn import measure, parts, scenes
 from sdlearn.fit import best_precision, fit
 from sdlearn.scenes import WORDS
+from sdlearn.train import picks
 from sdlearn.vae import decode, encode
 
 SEED = 77  # of its scenes, weights and batches
@@ -57,7 +58,7 @@ def trained(steps: int = 2500, batch: int = 64) -> OtherJudge:
     judge = OtherJudge()
 
     def examples(g):
-        i = torch.randint(len(pictures), (batch,), generator=g)
+        i = picks(g, len(pictures), batch)
         shown = blurred(scenes.to_tensor(pictures[i.numpy()]), 1.2 * torch.rand(1, generator=g).item())
         return shown + 0.05 * torch.randn(shown.shape, generator=g), right[i]
 
