@@ -12,6 +12,7 @@ parts     the five parts of a Stable Diffusion, ours or the hub's: checked, open
 saving    parts to disk, as a whole or not at all
 fit       one training loop for all of them
 train     what each part is trained on; `sdlearn-train`
+judging   a classifier that reads what is in a picture
 measure   does the picture show what the prompt said; `sdlearn-measure`
 survey    variety, novelty, likeness; over guidance and steps; `sdlearn-survey`
 draw      `sdlearn-draw`

@@ -1,95 +1,23 @@
-"""Does the picture show what the prompt said? A judge reads pictures; `sdlearn-measure` counts.
-
-The judge is a small classifier with one answer for each attribute of a scene. It has met blur and
-noise in training, since the VAE blurs, and held-out pairs too: it must read them, not be surprised.
-"""
+"""Does the picture show what the prompt said? A judge reads pictures; `sdlearn-measure` counts."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from json import dumps
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from fastcore.script import CliError, call_parse
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from sdlearn import hub, parts, scenes
 from sdlearn.clip import retrieval, tokenize
+from sdlearn.judging import Judge, load_judge, read
 from sdlearn.sampling import text_to_image
 from sdlearn.saving import check_folder
 from sdlearn.scenes import WORDINGS, WORDS
 from sdlearn.vae import decode, encode, psnr
-
-
-class Judge(nn.Module):
-    """A convolutional network from a picture to one score for each value of each attribute."""
-
-    def __init__(self):
-        super().__init__()
-        widths = (3, 24, 48, 64, 96)  # channels at 64, 32, 16, 8 and 4 pixels a side
-        self.layers = nn.Sequential(
-            *(
-                nn.Sequential(
-                    nn.Conv2d(a, b, 3, 2, 1), nn.GroupNorm(8, b), nn.SiLU(), nn.Conv2d(b, b, 3, 1, 1), nn.SiLU()
-                )
-                for a, b in zip(widths, widths[1:], strict=False)
-            ),
-            nn.Flatten(),
-        )
-        self.scores = nn.Linear(96 * 4 * 4, sum(map(len, WORDS.values())))
-
-    def forward(
-        self,
-        pictures: Tensor,  # b c h w, -1 .. 1, 64 x 64
-    ) -> dict[str, Tensor]:  # attribute -> b values
-        scores = self.scores(self.layers(pictures)).split([len(values) for values in WORDS.values()], 1)
-        return dict(zip(WORDS, scores, strict=True))
-
-
-def judge_loss(
-    judge: Judge,
-    pictures: Tensor,  # b c h w, -1 .. 1
-    answers: Tensor,  # b attributes, the number of the right value
-) -> Tensor:  # scalar
-    """Cross entropy, summed over the attributes."""
-    scores = judge(pictures)
-    return sum(F.cross_entropy(scores[name], answers[:, i]) for i, name in enumerate(WORDS))
-
-
-def spoil(
-    pictures: Tensor,  # b c h w, -1 .. 1
-    generator: torch.Generator,
-) -> Tensor:  # b c h w
-    """Blur or coarsen half of the pictures, and shake all: what a decoder may do must not confuse the judge."""
-    b = len(pictures)
-    soft = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    coarse = F.interpolate(F.avg_pool2d(pictures, 2), scale_factor=2, mode="bilinear")
-    which = torch.randint(4, (b, 1, 1, 1), generator=generator)
-    spoilt = torch.where(which == 0, soft, torch.where(which == 1, coarse, pictures))
-    noise = torch.randn(pictures.shape, generator=generator) * 0.12 * torch.rand(b, 1, 1, 1, generator=generator)
-    light = 0.05 * torch.randn(b, 3, 1, 1, generator=generator)
-    return (spoilt + noise + light).clamp(-1, 1)
-
-
-def answers(
-    attributes: list[dict[str, str]],  # one scene each
-) -> Tensor:  # b attributes, the number of each value in WORDS
-    """Attributes as numbers."""
-    return torch.tensor([[WORDS[name].index(scene[name]) for name in WORDS] for scene in attributes])
-
-
-@torch.no_grad()
-def read(
-    judge: Judge,
-    pictures: Tensor,  # b c h w, -1 .. 1
-) -> list[dict[str, str]]:  # what the judge sees in each
-    """Name the value of every attribute of every picture."""
-    best = {name: score.argmax(1).tolist() for name, score in judge(pictures).items()}
-    return [{name: WORDS[name][best[name][i]] for name in WORDS} for i in range(len(pictures))]
 
 
 def named(caption: str) -> dict[str, str]:  # attribute -> value, only what the caption says
@@ -101,18 +29,6 @@ def named(caption: str) -> dict[str, str]:  # attribute -> value, only what the 
             if any(re.search(rf"\b{re.escape(words)}\b", caption) for words in wordings):
                 found[name] = value
     return found
-
-
-def load_judge(
-    folder: str | Path = hub.MINI,  # a directory with a trained judge
-) -> Judge:
-    """The judge that is shipped with the course; it judges every model, whoever trained it."""
-    file = Path(folder) / "judge" / "model.safetensors"
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: {hub.remedy(Path(folder), 'judge')}")
-    judge = Judge()
-    hub.guarded(Path(folder), "judge", lambda: judge.load_state_dict(load_file(file)))
-    return judge.eval().requires_grad_(False)
 
 
 def shares(
@@ -143,11 +59,11 @@ def interval(
 def faithfulness(
     judge: Judge,
     pictures: Tensor,  # b c h w, -1 .. 1
-    captions: list[str],  # what each should show
+    wanted: list[dict[str, str]],  # what each should show, as for `shares`
 ) -> dict[str, float]:  # as from `shares`; "low" and "high": the interval of "all"
-    """How often a picture shows what its caption names."""
-    found = shares(judge, pictures, [named(caption) for caption in captions])
-    return found | dict(zip(("low", "high"), interval(found["all"], len(captions)), strict=True))
+    """How often the judge sees what was wanted, and how sure that is."""
+    found = shares(judge, pictures, wanted)
+    return found | dict(zip(("low", "high"), interval(found["all"], len(wanted)), strict=True))
 
 
 def famous() -> list[str]:
@@ -173,24 +89,28 @@ def paint(
 
 def report(
     model: parts.Parts,
-    judge: Judge,
+    judges: Sequence[nn.Module],  # each reads the same pictures
     n: int,  # pictures of each kind
     seed: int,
     progress: Callable[[Iterable], Iterable] = iter,  # wraps the batches
     **settings,  # of `text_to_image`
-) -> dict[str, dict[str, float]]:  # what was judged -> attribute -> share
-    """Shares for real scenes, for these through the VAE, and for pictures of captions: seen pairs, held-out, famous."""
-    found, painted = {}, {}
+) -> list[dict[str, dict[str, float]]]:  # for each judge: what was judged -> as from `faithfulness`
+    """Real scenes, these through the VAE, and pictures of captions: seen pairs, held-out ones, the famous one."""
+    found, asked = [{} for _ in judges], {"astronaut on horse": famous()}
+
+    def judged(kind: str, pictures: Tensor, wanted: list[dict[str, str]], **more: float) -> None:
+        for figures, judge in zip(found, judges, strict=True):
+            figures[kind] = faithfulness(judge, pictures, wanted) | more
+
     for kind, held_out in (("seen", False), ("held-out", True)):
-        pictures, captions, attributes = scenes.sample(n, seed=10_000 + seed, held_out=held_out)  # not in training
-        real = scenes.to_tensor(pictures)
+        drawn, asked[kind], attributes = scenes.sample(n, seed=10_000 + seed, held_out=held_out)  # not in training
+        real = scenes.to_tensor(drawn)
         through = decode(model.vae, encode(model.vae, real)).cpu()
-        found[f"real, {kind}"] = shares(judge, real, attributes)
-        found[f"through the VAE, {kind}"] = shares(judge, through, attributes) | {"psnr": psnr(through, real)}
-        painted[kind] = captions
-    for kind, captions in (painted | {"astronaut on horse": famous()}).items():
+        judged(f"real, {kind}", real, attributes)
+        judged(f"through the VAE, {kind}", through, attributes, psnr=psnr(through, real))
+    for kind, captions in asked.items():
         pictures = paint(model, captions, seed, progress=progress, **settings)
-        found[f"painted, {kind}"] = faithfulness(judge, pictures, captions)
+        judged(f"painted, {kind}", pictures, [named(caption) for caption in captions])
     return found
 
 
@@ -215,8 +135,8 @@ def table(found: dict[str, dict[str, float]]) -> str:
     rows = [" " * 30 + "".join(f"{name:>9}" for name in names)]
     for kind, shares_ in found.items():
         cells = "".join(f"{100 * shares_[name]:>9.1f}" if name in shares_ else f"{'-':>9}" for name in names)
-        more = f"   {shares_['psnr']:.1f} dB" if "psnr" in shares_ else ""
-        more = f"   {100 * shares_['low']:.1f} .. {100 * shares_['high']:.1f}" if "low" in shares_ else more
+        more = f"   {100 * shares_['low']:.1f} .. {100 * shares_['high']:.1f}"
+        more += f"   {shares_['psnr']:.1f} dB" if "psnr" in shares_ else ""
         rows.append(f"{kind:<30}{cells}{more}")
     return "\n".join(rows)
 
@@ -237,7 +157,7 @@ def main(
     try:
         check_folder(json)
         found, sees = parts.load(model, "cpu"), load_judge(judge)
-        figures = report(found, sees, n, seed, tqdm, guidance_scale=guidance, steps=steps)
+        (figures,) = report(found, [sees], n, seed, tqdm, guidance_scale=guidance, steps=steps)
         print(table(figures))
         folder = hub.find(model)
         if (folder / "clip").is_dir():

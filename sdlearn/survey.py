@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from sdlearn import parts, scenes
 from sdlearn.clip import embed_pictures
-from sdlearn.measure import faithfulness, load_judge, named, paint, table
+from sdlearn.judging import load_judge
+from sdlearn.measure import faithfulness, named, paint, table
 from sdlearn.saving import check_folder
 from sdlearn.train import training_scenes
 from sdlearn.vae import decode, encode
@@ -135,7 +136,7 @@ def curves(
         _, captions, _ = scenes.sample(n, seed=10_000 + seed, held_out=held_out)
         for setting, (painter, guidance, steps) in progress(settings.items()):
             pictures = paint(painter, captions, seed, guidance_scale=guidance, steps=steps)
-            found[f"{setting}, {kind}"] = faithfulness(judge, pictures, captions)
+            found[f"{setting}, {kind}"] = faithfulness(judge, pictures, [named(x) for x in captions])
     return found
 
 

@@ -12,7 +12,7 @@ from fastcore.script import CliError, call_parse
 from torch import Tensor, nn
 from transformers import CLIPModel
 
-from sdlearn import measure, parts, saving, scenes
+from sdlearn import judging, parts, saving, scenes
 from sdlearn.clip import clip_loss, new_clip, new_tokenizer, tokenize
 from sdlearn.fit import best_precision, fit, shared_cpu
 from sdlearn.noising import q_sample
@@ -103,7 +103,7 @@ def train_unet(
 def train_judge(
     judge: nn.Module,  # trained in place
     pictures: np.ndarray,  # n h w c uint8
-    attributes: Tensor,  # n attributes, from `measure.answers`
+    attributes: Tensor,  # n attributes, from `judging.answers`
     steps: int = 2500,
     batch: int = 64,
     **options,  # of `fit`
@@ -112,9 +112,9 @@ def train_judge(
 
     def examples(g):
         i = picks(g, len(pictures), batch)
-        return measure.spoil(scenes.to_tensor(pictures[i.numpy()]), g), attributes[i]
+        return judging.spoil(scenes.to_tensor(pictures[i.numpy()]), g), attributes[i]
 
-    return fit(judge, measure.judge_loss, examples, steps, lr=2e-3, average=True, **options)
+    return fit(judge, judging.judge_loss, examples, steps, lr=2e-3, average=True, **options)
 
 
 # ---------------------------------------------------------------- the command
@@ -162,9 +162,9 @@ def make_unet(out: Path, **options) -> Callable:
 
 def make_judge(out: Path, **options) -> Callable:
     normal, held_out = training_scenes(), scenes.sample(SCENES // 8, seed=1, held_out=True)
-    judge = measure.Judge()
+    judge = judging.Judge()
     pictures = np.concatenate([normal[0], held_out[0]])
-    train_judge(judge, pictures, measure.answers(normal[2] + held_out[2]), **options)
+    train_judge(judge, pictures, judging.answers(normal[2] + held_out[2]), **options)
     return lambda: saving.save_judge(judge, out / "judge")
 
 

@@ -7,7 +7,7 @@ import torch
 from fastcore.script import CliError
 from torch.nn.functional import normalize
 
-from sdlearn import measure, scenes, survey, train
+from sdlearn import judging, measure, scenes, survey, train
 
 
 def cloud(n, mean=0.0, seed=0):
@@ -54,7 +54,7 @@ def test_the_kernel_distance_leaves_chance_to_others_and_is_the_same_again():
 def test_real_scenes_of_one_prompt_show_it_and_differ():
     pictures = survey.scenes_of(survey.PROMPTS[0], 16, seed=3)
     wanted = [measure.named(survey.PROMPTS[0])] * 16
-    assert measure.shares(measure.load_judge(), pictures, wanted)["all"] > 0.9
+    assert measure.shares(judging.load_judge(), pictures, wanted)["all"] > 0.9
     assert len({x.numpy().tobytes() for x in pictures}) == 16
 
 

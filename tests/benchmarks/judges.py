@@ -12,29 +12,27 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from sdlearn import measure, parts, scenes
+from sdlearn import judging, measure, parts, scenes
 from sdlearn.fit import best_precision, fit
 from sdlearn.scenes import WORDS
 from sdlearn.train import picks
-from sdlearn.vae import decode, encode
 
 SEED = 77  # of its scenes, weights and batches
 
 
 class OtherJudge(nn.Module):
-    """As `measure.Judge`, from a picture to one score for each value of each attribute."""
+    """As `judging.Judge`, from a picture to one score for each value of each attribute."""
 
     def __init__(self):
         super().__init__()
-        self.values = [len(values) for values in WORDS.values()]
         layers = {"embedding_size": 32, "hidden_sizes": [64, 128, 192], "depths": [2, 2, 2], "layer_type": "basic"}
-        self.resnet = ResNetForImageClassification(ResNetConfig(**layers, num_labels=sum(self.values)))
+        self.resnet = ResNetForImageClassification(ResNetConfig(**layers, num_labels=sum(map(len, WORDS.values()))))
 
     def forward(
         self,
         pictures: Tensor,  # b c h w, -1 .. 1
     ) -> dict[str, Tensor]:  # attribute -> b values
-        return dict(zip(WORDS, self.resnet(pictures).logits.split(self.values, 1), strict=True))
+        return judging.by_attribute(self.resnet(pictures).logits)
 
 
 def blurred(
@@ -53,7 +51,7 @@ def trained(steps: int = 2500, batch: int = 64) -> OtherJudge:
     """The other judge, from its first weights on."""
     sets = [scenes.sample(n, seed=SEED, held_out=held_out) for n, held_out in ((24_000, False), (3_000, True))]
     pictures = np.concatenate([found[0] for found in sets])
-    right = measure.answers(sets[0][2] + sets[1][2])
+    right = judging.answers(sets[0][2] + sets[1][2])
     torch.manual_seed(SEED)
     judge = OtherJudge()
 
@@ -62,7 +60,7 @@ def trained(steps: int = 2500, batch: int = 64) -> OtherJudge:
         shown = blurred(scenes.to_tensor(pictures[i.numpy()]), 1.2 * torch.rand(1, generator=g).item())
         return shown + 0.05 * torch.randn(shown.shape, generator=g), right[i]
 
-    fit(judge, measure.judge_loss, examples, steps, lr=2e-3, seed=SEED, precision=best_precision())
+    fit(judge, judging.judge_loss, examples, steps, lr=2e-3, seed=SEED, precision=best_precision())
     return judge.requires_grad_(False)
 
 
@@ -72,18 +70,7 @@ def main(
     n: int = 512,  # pictures of each kind
 ):
     """How often either judge sees what was asked for: in real scenes, in these through the VAE, in painted ones."""
-    judges = {"shipped judge": measure.load_judge(), "other judge": trained()}
-    painter, found = parts.load(model, "cpu"), {}
-    wanted = {"astronaut on horse": measure.famous()}
-    for kind, held_out in (("seen", False), ("held-out", True)):
-        pictures, wanted[kind], attributes = scenes.sample(n, seed=10_000, held_out=held_out)  # as `sdlearn-measure`
-        real = scenes.to_tensor(pictures)
-        through = decode(painter.vae, encode(painter.vae, real))
-        for name, judge in judges.items():
-            found[f"{name}: real, {kind}"] = measure.shares(judge, real, attributes)
-            found[f"{name}: VAE, {kind}"] = measure.shares(judge, through, attributes)
-    for kind, captions in wanted.items():
-        painted = measure.paint(painter, captions, progress=tqdm)
-        for name, judge in judges.items():
-            found[f"{name}: {kind}"] = measure.faithfulness(judge, painted, captions)
-    print(measure.table(dict(sorted(found.items()))))
+    judges = {"the shipped judge": judging.load_judge(), "the other judge": trained()}
+    found = measure.report(parts.load(model, "cpu"), [*judges.values()], n, 0, tqdm)
+    for name, figures in zip(judges, found, strict=True):
+        print(name, measure.table(figures), sep="\n")

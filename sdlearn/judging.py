@@ -1,0 +1,100 @@
+"""The judge: a small classifier with one answer for each attribute of a scene.
+
+It has met blur and noise in training, since the VAE blurs, and held-out pairs too: it must read them,
+not be surprised.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from sdlearn import hub
+from sdlearn.scenes import WORDS
+
+
+class Judge(nn.Module):
+    """A convolutional network from a picture to one score for each value of each attribute."""
+
+    def __init__(self):
+        super().__init__()
+        widths = (3, 24, 48, 64, 96)  # channels at 64, 32, 16, 8 and 4 pixels a side
+        self.layers = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.Conv2d(a, b, 3, 2, 1), nn.GroupNorm(8, b), nn.SiLU(), nn.Conv2d(b, b, 3, 1, 1), nn.SiLU()
+                )
+                for a, b in zip(widths, widths[1:], strict=False)
+            ),
+            nn.Flatten(),
+        )
+        self.scores = nn.Linear(96 * 4 * 4, sum(map(len, WORDS.values())))
+
+    def forward(
+        self,
+        pictures: Tensor,  # b c h w, -1 .. 1, 64 x 64
+    ) -> dict[str, Tensor]:  # attribute -> b values
+        return by_attribute(self.scores(self.layers(pictures)))
+
+
+def by_attribute(
+    scores: Tensor,  # b values, those of all attributes side by side
+) -> dict[str, Tensor]:  # attribute -> b values
+    """What a judge's last layer says, taken apart."""
+    return dict(zip(WORDS, scores.split([len(values) for values in WORDS.values()], 1), strict=True))
+
+
+def judge_loss(
+    judge: Judge,
+    pictures: Tensor,  # b c h w, -1 .. 1
+    answers: Tensor,  # b attributes, the number of the right value
+) -> Tensor:  # scalar
+    """Cross entropy, summed over the attributes."""
+    scores = judge(pictures)
+    return sum(F.cross_entropy(scores[name], answers[:, i]) for i, name in enumerate(WORDS))
+
+
+def spoil(
+    pictures: Tensor,  # b c h w, -1 .. 1
+    generator: torch.Generator,
+) -> Tensor:  # b c h w
+    """Blur or coarsen half of the pictures, and shake all: what a decoder may do must not confuse the judge."""
+    b = len(pictures)
+    soft = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    coarse = F.interpolate(F.avg_pool2d(pictures, 2), scale_factor=2, mode="bilinear")
+    which = torch.randint(4, (b, 1, 1, 1), generator=generator)
+    spoilt = torch.where(which == 0, soft, torch.where(which == 1, coarse, pictures))
+    noise = torch.randn(pictures.shape, generator=generator) * 0.12 * torch.rand(b, 1, 1, 1, generator=generator)
+    light = 0.05 * torch.randn(b, 3, 1, 1, generator=generator)
+    return (spoilt + noise + light).clamp(-1, 1)
+
+
+def answers(
+    attributes: list[dict[str, str]],  # one scene each
+) -> Tensor:  # b attributes, the number of each value in WORDS
+    """Attributes as numbers."""
+    return torch.tensor([[WORDS[name].index(scene[name]) for name in WORDS] for scene in attributes])
+
+
+@torch.no_grad()
+def read(
+    judge: Judge,
+    pictures: Tensor,  # b c h w, -1 .. 1
+) -> list[dict[str, str]]:  # what the judge sees in each
+    """Name the value of every attribute of every picture."""
+    best = {name: score.argmax(1).tolist() for name, score in judge(pictures).items()}
+    return [{name: WORDS[name][best[name][i]] for name in WORDS} for i in range(len(pictures))]
+
+
+def load_judge(
+    folder: str | Path = hub.MINI,  # a directory with a trained judge
+) -> Judge:
+    """The judge that is shipped with the course; it judges every model, whoever trained it."""
+    file = Path(folder) / "judge" / "model.safetensors"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: {hub.remedy(Path(folder), 'judge')}")
+    judge = Judge()
+    hub.guarded(Path(folder), "judge", lambda: judge.load_state_dict(load_file(file)))
+    return judge.eval().requires_grad_(False)
