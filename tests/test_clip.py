@@ -32,6 +32,7 @@ from sdlearn.clip import (
     text_encoder_of,
     tokenize,
 )
+from sdlearn.fit import fit
 
 PROMPT = "a photograph of an astronaut riding a horse on the moon"
 
@@ -217,13 +218,8 @@ def test_eight_pairs_are_learnt_by_heart(tok, some):
     tokens = tokenize(tok, captions)
     torch.manual_seed(0)
     clip = new_clip(tok)
-    optimizer = torch.optim.AdamW(clip.parameters(), 1e-3)
-    for _ in range(40):
-        loss = clip_loss(clip, pictures, tokens)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss < 0.1
+    losses = fit(clip, clip_loss, lambda generator: (pictures, tokens), steps=40, lr=1e-3, warmup=5)
+    assert losses[-1] < 0.1
     assert retrieval(clip, pictures, tokens) == 1
     assert retrieval(clip, pictures, tokens.roll(1, 0)) == 0
 

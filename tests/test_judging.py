@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sdlearn import scenes
+from sdlearn.fit import fit
 from sdlearn.judging import Judge, answers, judge_loss, load_judge, spoil
 from sdlearn.measure import shares
 from sdlearn.scenes import WORDS
@@ -45,12 +46,7 @@ def test_the_judge_learns_a_tiny_batch_by_heart():
     judge = Judge()
     pictures, _, attributes = scenes.sample(8, seed=0)
     x, y = scenes.to_tensor(pictures), answers(attributes)
-    optimizer = torch.optim.AdamW(judge.parameters(), 2e-3)
-    for _ in range(60):
-        loss = judge_loss(judge, x, y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    fit(judge, judge_loss, lambda generator: (x, y), steps=60, lr=2e-3, warmup=5)
     assert shares(judge, x, attributes)["all"] == 1
 
 
