@@ -39,7 +39,7 @@ def cut_off(
     prompt: str,
 ) -> str:  # what the model will not see, or nothing
     """The end of a prompt that is over the limit."""
-    tokens = tokenizer(prompt).input_ids[1:-1]
+    tokens = tokenizer(prompt, verbose=False).input_ids[1:-1]  # else it warns of what is dealt with here
     return tokenizer.decode(tokens[tokenizer.model_max_length - 2 :])
 
 

@@ -161,12 +161,15 @@ class Run:
             return []
         try:
             state = torch.load(self.file, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, UnpicklingError) as error:
+            if state["settings"] != self.settings:
+                raise ValueError(
+                    f"{self.file} belongs to a run with {state['settings']}, not {self.settings}: "
+                    "go on with the options of that run, or remove the file to begin anew"
+                )
+            for name, thing in self.states.items():
+                thing.load_state_dict(state[name])
+        except (RuntimeError, EOFError, UnpicklingError, LookupError, TypeError) as error:
             raise ValueError(f"{self.file} is damaged: remove it, and the part trains from its beginning") from error
-        if state["settings"] != self.settings:
-            raise ValueError(f"{self.file} belongs to a run with {state['settings']}, not {self.settings}: remove it")
-        for name, thing in self.states.items():
-            thing.load_state_dict(state[name])
         if "ema" in self.states:  # the others go to the GPU by themselves
             self.states["ema"].to(next(self.states["model"].parameters()).device)
         return state["losses"]

@@ -36,12 +36,11 @@ def find(
         folder = download(str(name), dtype)
     for file in ("model_index.json", "tokenizer/tokenizer_config.json", "scheduler/scheduler_config.json"):
         if not (folder / file).is_file():
-            raise FileNotFoundError(f"{folder / file} is missing: {remedy(folder)}")
-    kind = guarded(folder, "model_index.json", lambda: json.loads((folder / "model_index.json").read_text()))
-    if kind["_class_name"] != "StableDiffusionPipeline":
-        raise ValueError(
-            f'"{name}" is a {kind["_class_name"]}: the course draws with Stable Diffusion 1, as "{V1_4}" is'
-        )
+            raise FileNotFoundError(f"{folder / file} is missing: {remedy(folder, file)}")
+    index = folder / "model_index.json"
+    kind = guarded(folder, index.name, lambda: json.loads(index.read_text())["_class_name"])
+    if kind != "StableDiffusionPipeline":
+        raise ValueError(f'"{name}" is a {kind}: the course draws with Stable Diffusion 1, as "{V1_4}" is')
     for part in WEIGHTS:
         weights_file(folder, part)
     return folder
@@ -59,7 +58,7 @@ def weights_file(
             return file
     if [*(root / part).glob("*.bin")]:
         raise ValueError(f"{root / part} has its weights only as a pickle, which may run any code: get safetensors")
-    raise FileNotFoundError(f"{files[0]} is missing: {remedy(root)}")
+    raise FileNotFoundError(f"{files[0]} is missing: {remedy(root, part)}")
 
 
 def file_name(
@@ -72,15 +71,20 @@ def file_name(
 
 
 def remedy(
-    folder: Path,
-    what: str = "all",  # what `sdlearn-train` would train there
+    root: Path,  # of the model
+    subfolder: str,  # where in it something is missing or damaged
 ) -> str:
-    """How to get a damaged model back."""
-    if folder == MINI:
+    """How to get it back: `sdlearn-train` makes again what is not there, and leaves alone what is."""
+    if root == MINI:
         return "get it back with `git checkout -- sdlearn/mini`"
-    if what == "all" and "snapshots" in folder.parts:  # the hub's cache
-        return "give its hub name once more where there is a network"
-    return f"train it with `sdlearn-train {what} --out {folder}`, or copy the directory again"
+    if "snapshots" in root.parts:  # the hub's cache, which keeps a damaged file for good
+        return f"remove {root.parents[1]}, then give the hub name once more where there is a network"
+    part = subfolder.partition("/")[0]
+    if part in ("scheduler", "model_index.json"):  # the same for every model of the course
+        return f"copy {root / subfolder} from {MINI / subfolder}"
+    made_with = "clip" if part in ("tokenizer", "text_encoder") else part
+    again = f"`sdlearn-train {'judge' if part == 'judge' else 'all'} --out {root} --resume`"
+    return f"remove {root / made_with} if it is there and make it again with {again}, or copy the directory again"
 
 
 def download(
@@ -118,6 +122,6 @@ def guarded(root: Path, subfolder: str, open_it):
     """Run a library's loader, and say in one line what went wrong."""
     try:
         return open_it()
-    except (SafetensorError, json.JSONDecodeError, RuntimeError, ValueError, KeyError, OSError) as error:
+    except (SafetensorError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, OSError) as error:
         file, reason = root / subfolder / WEIGHTS.get(subfolder, ""), [*str(error).splitlines(), "empty"][0][:120]
-        raise ValueError(f"{file} is damaged or another model's ({reason}): {remedy(root)}") from error
+        raise ValueError(f"{file} is damaged or another model's ({reason}): {remedy(root, subfolder)}") from error

@@ -81,7 +81,12 @@ def paint(
     progress: Callable[[Iterable], Iterable] = iter,  # wraps the batches
     **settings,  # of `text_to_image`: guidance_scale, steps
 ) -> Tensor:  # b c h w, -1 .. 1
-    """A picture for each caption."""
+    """A picture for each caption. Raises ValueError for a model whose pictures are not of the course's size."""
+    if 8 * model.unet.config.sample_size != scenes.SIZE:
+        raise ValueError(
+            f"this model's pictures are {8 * model.unet.config.sample_size} pixels wide: "
+            f"the judge reads only those of {scenes.SIZE}"
+        )
     starts = progress(range(0, len(captions), batch))
     painted = [text_to_image(model, captions[i : i + batch], seed=seed + i, **settings).cpu() for i in starts]
     return torch.cat(painted)

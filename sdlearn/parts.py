@@ -68,6 +68,9 @@ def load(
         load_part(UNet2DConditionModel, root, "unet", dtype),
         load_scheduler(root),
     )
+    text, sizes = parts.text_encoder.config, (len(parts.tokenizer), parts.tokenizer.model_max_length)
+    if sizes != (text.vocab_size, text.max_position_embeddings):  # without its file a tokenizer opens, and is empty
+        raise ValueError(f"{root / 'tokenizer'} is damaged or another model's: {remedy(root, 'tokenizer')}")
     for model in parts[1:4]:
         model.to(device).requires_grad_(False)
     return parts
@@ -136,7 +139,7 @@ def load_part(
     finally:
         enable_progress_bar()
     if info["missing_keys"] or info["mismatched_keys"]:
-        raise ValueError(f"{root / subfolder} holds another model's weights: {remedy(root)}")
+        raise ValueError(f"{root / subfolder} holds another model's weights: {remedy(root, subfolder)}")
     return model.eval()
 
 
@@ -147,8 +150,12 @@ def load_tokenizer(root: str | Path = MINI) -> CLIPTokenizer:
 
 def load_scheduler(root: Path):
     """The scheduler that the model was saved with."""
-    config = guarded(root, "scheduler", lambda: DDIMScheduler.load_config(root, subfolder="scheduler"))
-    return getattr(diffusers, config["_class_name"]).from_config(config)
+
+    def open_it():
+        config = DDIMScheduler.load_config(root, subfolder="scheduler")
+        return getattr(diffusers, config["_class_name"]).from_config(config)
+
+    return guarded(root, "scheduler", open_it)
 
 
 def make_scheduler(

@@ -1,6 +1,7 @@
 """Lesson 5: guidance and the loop, from a prompt to a picture, with any scheduler of diffusers."""
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Iterable
 
@@ -97,7 +98,8 @@ def text_to_image(
 ) -> Tensor:  # b c h w, pictures, -1 .. 1
     """The whole way, as `StableDiffusionPipeline` goes it: the same seed and settings give the same picture.
 
-    Raises ValueError for steps below 1 and for a size that is not divisible by 8.
+    Raises ValueError for steps below 1, for a size that is not divisible by 8, for a guidance scale that is
+    no number, and for a seed of more than 64 bits.
     """
     tokenizer, text_encoder, vae, unet, scheduler = parts
     prompts = [prompts] if isinstance(prompts, str) else prompts
@@ -106,6 +108,10 @@ def text_to_image(
         raise ValueError(f"steps must be 1 or more; got {steps}")
     if height % 8 or width % 8 or min(height, width) < 8:
         raise ValueError(f"height and width must be divisible by 8; got {height} x {width}")
+    if not math.isfinite(guidance_scale):
+        raise ValueError(f"guidance must be a number; got {guidance_scale}")
+    if abs(seed) >= 2**63:
+        raise ValueError(f"seed must be below {2**63}; got {seed}")
     text = encode_prompts(tokenizer, text_encoder, prompts)
     empty = encode_prompts(tokenizer, text_encoder, [negative] * len(prompts))
     scheduler.set_timesteps(steps)

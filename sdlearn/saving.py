@@ -87,6 +87,8 @@ class whole:
 
 
 def check_folder(file: Path | None) -> None:
-    """Raises FileNotFoundError where a file could not be written: asked before the work is done, not after."""
+    """Raises OSError where a file could not be written: asked before the work is done, not after."""
+    if file and file.is_dir():
+        raise IsADirectoryError(f"cannot write {file}: it is a folder; add the name of a file")
     if file and not file.absolute().parent.is_dir():
         raise FileNotFoundError(f"cannot write {file}: there is no folder {file.parent}")

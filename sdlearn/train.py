@@ -188,13 +188,19 @@ def main(
     for name, number, least in (("steps", steps, 1), ("batch", batch, 2)):
         if number is not None and number < least:
             raise CliError(f"--{name} must be {least} or more; got {number}")
+    if abs(seed) >= 2**31:
+        raise CliError(f"--seed must be below {2**31}; got {seed}")
+    if out.exists() and not out.is_dir():
+        raise CliError(f"{out} is not a folder: give another --out")
     if precision not in (None, "no", "bf16"):
         raise CliError(f'--precision must be no or bf16; got "{precision}"')
     options = {"seed": seed, "precision": precision or best_precision()}
     options |= {name: number for name, number in (("steps", steps), ("batch", batch)) if number}
     processes = PartialState(cpu=shared_cpu())  # one, or as many as `torchrun` or `accelerate launch` began
     checkpoints = {part: out / "checkpoints" / f"{part}.pt" for part in chosen}
-    if not resume and (begun := [part for part in chosen if checkpoints[part].exists() or (out / part).exists()]):
+    writes = {"clip": ("clip", "text_encoder", "tokenizer")}  # every other part: its own folder
+    held = {part: [checkpoints[part], *(out / x for x in writes.get(part, (part,)))] for part in chosen}
+    if not resume and (begun := [part for part, files in held.items() if any(file.exists() for file in files)]):
         raise CliError(f"{out} already holds {' and '.join(begun)}: add --resume to go on, or give another --out")
     for part, checkpoint in checkpoints.items():
         if (out / part).exists():

@@ -51,10 +51,11 @@ def test_a_large_vocabulary_is_not_second_guessed():
     assert draw.unknown_words(Large(), "a unicorn") == []
 
 
-def test_a_prompt_over_the_limit_says_what_was_cut_off(tokenizer):
+def test_a_prompt_over_the_limit_says_what_was_cut_off(tokenizer, capfd):
     (advice,) = draw.advise(tokenizer, "a cat riding a horse " * 5)
     assert advice.startswith('the prompt is over 22 tokens; this was cut off: "')
     assert advice.endswith('horse"')
+    assert capfd.readouterr().err == ""  # and the library adds no warning of its own
 
 
 def test_a_warning_does_not_keep_the_picture_from_coming():
@@ -67,6 +68,8 @@ def test_a_warning_does_not_keep_the_picture_from_coming():
     [
         ({"steps": 0}, "steps must be 1 or more; got 0"),
         ({"n": 0}, "n must be 1 or more; got 0"),
+        ({"guidance": float("nan")}, "guidance must be a number; got nan"),
+        ({"seed": 10**20}, "seed must be below 9223372036854775808; got 100000000000000000000"),
         ({"scheduler": "magic"}, 'unknown scheduler "magic": choose one of ddim'),
         ({"model": "magic"}, 'no model "magic": give "mini", a directory, or a hub name'),
     ],
@@ -77,10 +80,12 @@ def test_settings_that_cannot_be_met_say_what_is_allowed(settings, message, tmp_
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_not_there_is_named_before_anything_is_painted(tmp_path, monkeypatch):
+def test_a_place_that_cannot_be_written_to_is_named_before_anything_is_painted(tmp_path, monkeypatch):
     monkeypatch.setattr(draw, "text_to_image", None)  # it does not come so far
     with pytest.raises(CliError, match="cannot write .*x.png: there is no folder .*nowhere"):
         draw.main("a cat", steps=1, out=tmp_path / "nowhere" / "x.png")
+    with pytest.raises(CliError, match=f"cannot write {tmp_path}: it is a folder; add the name of a file"):
+        draw.main("a cat", steps=1, out=tmp_path)
 
 
 def test_picture_and_film_do_not_overwrite_each_other(tmp_path):

@@ -14,12 +14,21 @@ from sdlearn import hub, parts
 @pytest.mark.parametrize("part", ["tokenizer", "text_encoder", "vae", "unet", "scheduler"])
 def test_a_missing_part_is_named(copy, part):
     shutil.rmtree(copy / part)
-    with pytest.raises(FileNotFoundError, match=rf"{part}.* is missing: train it with .sdlearn-train all"):
+    how = "copy .*/scheduler" if part == "scheduler" else "make it again with `sdlearn-train all --out .* --resume`"
+    with pytest.raises(FileNotFoundError, match=rf"{part}.* is missing: .*{how}"):
+        parts.load(copy)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "{"])
+def test_a_list_of_parts_that_says_nothing_is_named(copy, content):
+    (copy / "model_index.json").unlink()
+    (copy / "model_index.json").write_text(content)
+    with pytest.raises(ValueError, match=r"model_index.json is damaged .*: copy \S*/model_index.json from"):
         parts.load(copy)
 
 
 def test_the_shipped_model_is_got_back_from_git():
-    assert "git checkout -- sdlearn/mini" in hub.remedy(hub.MINI)
+    assert "git checkout -- sdlearn/mini" in hub.remedy(hub.MINI, "vae")
 
 
 @pytest.mark.parametrize("name", ["no-such-model", "/no/such/directory"])
@@ -110,8 +119,8 @@ def test_pickles_are_not_opened(copy):
         parts.load(copy)
 
 
-def test_a_file_missing_in_the_cache_is_fetched_again(cache, copy):
+def test_a_file_missing_in_the_cache_says_how_to_fetch_it_again(cache, copy):
     snapshot = put_into(cache, "somebody/model", copy)
     (snapshot / "vae" / hub.WEIGHTS["vae"]).unlink()
-    with pytest.raises(FileNotFoundError, match="vae.* is missing: give its hub name once more"):
+    with pytest.raises(FileNotFoundError, match="vae.* is missing: remove .*models--somebody--model, then give"):
         parts.load("somebody/model")

@@ -60,5 +60,5 @@ def test_a_truncated_judge_is_named(copy):
 
 
 def test_a_missing_judge_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="judge.* is missing: train it with `sdlearn-train judge --out"):
+    with pytest.raises(FileNotFoundError, match="judge.* is missing: .*make it again with `sdlearn-train judge --out"):
         load_judge(tmp_path)

@@ -1,8 +1,10 @@
 """What the judge saw, counted."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 from fastcore.script import CliError
 
 from sdlearn import measure, parts, scenes
@@ -49,11 +51,22 @@ def test_the_interval_is_wilsons():
 
 
 def test_every_judge_reads_the_same_pictures():
-    sees, blind = load_judge(), Judge()
-    one, other = measure.report(parts.load(), [sees, blind], n=4, seed=0, steps=2)
-    assert one.keys() == other.keys()
-    assert one["real, seen"]["all"] == 1 and other["real, seen"]["all"] < 1
-    assert one["through the VAE, seen"]["psnr"] == other["through the VAE, seen"]["psnr"] > 20
+    shown, sees = ([], []), load_judge()
+    judges = [lambda pictures, seen=seen: seen.append(pictures) or sees(pictures) for seen in shown]
+    one, other = measure.report(parts.load("mini", "cpu"), judges, n=4, seed=0, steps=2)
+    assert one == other and one["real, seen"]["all"] == 1
+    assert len(one) == len(shown[0]) == 7 and all(map(torch.equal, *shown))
+
+
+def test_each_judge_gives_its_own_figures():
+    found = measure.report(parts.load("mini", "cpu"), [load_judge(), Judge()], n=4, seed=0, steps=1)
+    assert found[0]["real, seen"]["all"] == 1 and found[1]["real, seen"]["all"] < 1
+
+
+def test_a_model_of_another_size_is_refused_before_it_paints():
+    unet = SimpleNamespace(config=SimpleNamespace(sample_size=64))
+    with pytest.raises(ValueError, match="pictures are 512 pixels wide: the judge reads only those of 64"):
+        measure.paint(parts.Parts(None, None, None, unet, None), ["a cat"])
 
 
 def test_the_famous_prompt_is_asked_for_in_every_style_colour_and_place():
@@ -64,7 +77,7 @@ def test_the_famous_prompt_is_asked_for_in_every_style_colour_and_place():
 
 
 def test_a_missing_judge_is_refused(tmp_path):
-    with pytest.raises(CliError, match="train it with"):
+    with pytest.raises(CliError, match="make it again with"):
         measure.main(n=8, steps=1, judge=tmp_path)
 
 

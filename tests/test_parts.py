@@ -82,6 +82,27 @@ def test_a_config_that_is_no_json_is_named(copy, part):
         parts.load(copy)
 
 
+@pytest.mark.parametrize("part", ["scheduler/scheduler_config.json", "vae/config.json", "unet/config.json"])
+@pytest.mark.parametrize("content", [b"{}", b"[]"])
+def test_settings_that_say_nothing_are_named(copy, part, content):
+    damage(copy / part, content)
+    with pytest.raises(ValueError, match=rf"^\S*/{part.partition('/')[0]}\S* is damaged or another"):
+        parts.load(copy)
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_tokenizer_without_words_or_without_a_length_is_named(copy, file):
+    damage(copy / "tokenizer" / file, b"{}")
+    with pytest.raises(ValueError, match=r"^\S*/tokenizer is damaged or another"):
+        parts.load(copy)
+
+
+def test_a_tokenizer_whose_words_are_missing_is_named(copy):
+    (copy / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match=r"^\S*/tokenizer is damaged or another"):
+        parts.load(copy)
+
+
 def test_an_unknown_scheduler_says_which_there_are():
     with pytest.raises(ValueError, match='unknown scheduler "magic": choose one of ddim, ddpm'):
         parts.make_scheduler("magic", {})

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -237,6 +238,19 @@ def test_a_damaged_checkpoint_says_what_to_do(tmp_path):
         linear_run(checkpoint=checkpoint)
 
 
+def test_a_checkpoint_that_lacks_something_says_what_to_do(tmp_path):
+    checkpoint = tmp_path / "line.pt"
+    linear_run(checkpoint=checkpoint)
+    state = torch.load(checkpoint)
+    for lacking in ("settings", "optimizer"):
+        torch.save({name: x for name, x in state.items() if name != lacking}, checkpoint)
+        with pytest.raises(ValueError, match="line.pt is damaged: remove it"):
+            linear_run(checkpoint=checkpoint)
+    torch.save(state | {"model": {"weight": torch.zeros(7, 7)}}, checkpoint)
+    with pytest.raises(ValueError, match="line.pt is damaged: remove it"):
+        linear_run(checkpoint=checkpoint)
+
+
 def test_after_a_stop_a_model_is_ready_to_use():
     model = torch.nn.Dropout(0.5)
     model.weight = torch.nn.Parameter(torch.ones(1))
@@ -258,7 +272,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, other):
     checkpoint = tmp_path / "line.pt"
     linear_run(checkpoint=checkpoint)
     before = checkpoint.read_bytes()
-    with pytest.raises(ValueError, match="belongs to a run with"):
+    with pytest.raises(ValueError, match="belongs to a run with .*: go on with the options of that run, or"):
         linear_run(checkpoint=checkpoint, **other)
     assert checkpoint.read_bytes() == before
 
@@ -294,12 +308,25 @@ def test_the_noise_predictor_needs_the_other_parts_first(tmp_path):
         train.main("unet", out=tmp_path, steps=1)
 
 
+def test_a_file_is_no_place_for_a_model(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CliError, match="file is not a folder: give another --out"):
+        train.main(out=tmp_path / "file")
+
+
+def test_the_text_encoder_of_another_model_is_not_overwritten(copy):
+    shutil.rmtree(copy / "clip")  # as in any model from the hub
+    with pytest.raises(CliError, match="already holds clip: add --resume to go on, or give another --out"):
+        train.main("clip", out=copy, steps=1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"what": "gan"}, 'cannot train "gan": choose one of clip, vae, unet, judge, all'),
         ({"steps": 0}, "--steps must be 1 or more; got 0"),
         ({"batch": 1}, "--batch must be 2 or more; got 1"),
+        ({"seed": 10**20}, "--seed must be below 2147483648; got 100000000000000000000"),
         ({"precision": "fp8"}, '--precision must be no or bf16; got "fp8"'),
     ],
 )
