@@ -265,7 +265,7 @@ def over_sentences(classes):
 
 def step(pieces, words, join=merge, choose=max):
     met = count_pairs(pieces, words)
-    pair = choose(met, key=met.get)
+    pair = choose(sorted(met), key=met.get)
     return {word: join(split, pair) for word, split in pieces.items()}
 
 
@@ -285,6 +285,12 @@ def join_overlapping(split, pair):
     return tuple(out)
 
 
+def step_without_order(pieces, words):
+    """Of pairs that meet equally often it takes the one that it met first."""
+    met = count_pairs(pieces, words)
+    return {word: merge(split, max(met, key=met.get)) for word, split in pieces.items()}
+
+
 def step_in_place(pieces, words):
     pieces.update(step(pieces, words))
     return pieces
@@ -293,7 +299,7 @@ def step_in_place(pieces, words):
 def step_on_letters(pieces, words):
     letters = {word: (*word[:-1], word[-1] + "</w>") for word in pieces}
     met = count_pairs(letters, words)
-    return {word: merge(split, max(met, key=met.get)) for word, split in pieces.items()}
+    return {word: merge(split, max(sorted(met), key=met.get)) for word, split in pieces.items()}
 
 
 def step_changed_words_only(pieces, words):
@@ -342,6 +348,7 @@ CASES = [
     (check_merge_step, step_in_place, "changes `pieces`"),
     (check_merge_step, lambda p, w: step(p, dict.fromkeys(w, 1)), "counted once per word"),
     (check_merge_step, lambda p, w: step(p, w, choose=min), "you joined ("),
+    (check_merge_step, step_without_order, "meet equally often"),
     (check_merge_step, lambda p, w: step(p, w, join_first), "more than once"),
     (
         check_merge_step,

@@ -197,6 +197,13 @@ def zero_end(betas):
     return rescale_zero_terminal_snr(betas)
 
 
+def zero_end_by_shares(betas):
+    """The same, with other roundings: how far down each root is, of the whole way."""
+    root = alpha_bar(betas).sqrt()
+    share = (root[0] - root) / (root[0] - root[-1])
+    return checks.betas_of((root[0] - share * root[0]) ** 2)
+
+
 def velocity(x0, t, eps):
     a = at(t, x0)
     return a.sqrt() * eps - (1 - a).sqrt() * x0
@@ -244,6 +251,7 @@ def apart(x_t, t, data):
         (checks.check_step_at, step_at, "3.2"),
         (checks.check_step_at, lambda b, r: torch.tensor(step_at(b, r)), "3.2"),
         (checks.check_zero_end, zero_end, "3.3"),
+        (checks.check_zero_end, zero_end_by_shares, "3.3"),
         (check_target, velocity, "3.4"),
         (check_target, lambda x0, t, eps: DDPMScheduler(**SD).get_velocity(x0, eps, t), "3.4"),
         (checks.check_best_eps, best_eps, "3.5"),

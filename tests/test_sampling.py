@@ -365,7 +365,7 @@ def start_from_picture(keep=None, level=None, mix=None):
     """The solution, or one with a mistake in it."""
 
     def answer(x0, eps, scheduler, strength):
-        n = round(strength * len(scheduler.timesteps))
+        n = max(1, round(strength * len(scheduler.timesteps)))
         kept = keep(scheduler.timesteps, n) if keep else scheduler.timesteps[-n:]
         t = level(scheduler.timesteps, kept) if level else kept[0]
         latents = mix(scheduler, x0, eps, t.expand(2)) if mix else scheduler.add_noise(x0, eps, t.expand(2))
@@ -379,8 +379,20 @@ def cut_off(x0, eps, scheduler, strength):
     return scheduler.add_noise(x0, eps, kept[0].expand(2)), kept
 
 
+def may_keep_none(x0, eps, scheduler, strength):
+    kept = scheduler.timesteps[-round(strength * len(scheduler.timesteps)) :]
+    return scheduler.add_noise(x0, eps, kept[0].expand(2)), kept
+
+
+def on_the_scheduler(x0, eps, scheduler, strength):
+    latents, scheduler.timesteps = start_from_picture()(x0, eps, scheduler, strength)
+    return latents, scheduler.timesteps
+
+
 STARTS = {
     "5.2 ok": start_from_picture(),
+    "keep at least one step": may_keep_none,
+    "changes the scheduler": on_the_scheduler,
     "first ones": start_from_picture(keep=lambda steps, n: steps[:n]),
     "the other 7": start_from_picture(keep=lambda steps, n: steps[n:] if n < 20 else steps),
     "all of the steps": start_from_picture(keep=lambda steps, n: steps),

@@ -188,6 +188,7 @@ def test_check_unit_range_accepts(capsys, answer):
         (lambda x: (x / 2 + 0.5) * 255, "leave the 255 out"),
         (lambda x: (x + 0.5) / 2, "halve first"),
         (lambda x: x.clamp(0, 1), "cut off"),
+        (lambda x: (x - x.min()) / (x.max() - x.min()), "a dark one must stay dark"),
         (lambda x: x[0] / 2 + 0.5, "wanted shape (1, 3, 2, 4)"),
         (lambda x: (x / 2 + 0.5).tolist(), "tensor"),
         (lambda x: x.sigmoid(), "wrong numbers"),

@@ -111,7 +111,7 @@ def check_zero_end(
                 "stretch the root of alpha_bar, not alpha_bar itself": betas_of(flat),
                 "nothing has changed: the last alpha_bar is still above 0": betas,
             }
-            yield compare(got, betas_of(good**2), wrong)
+            yield compare(got, betas_of(good**2), wrong, atol=2e-4)  # the last betas are ratios of numbers near 0
 
     verdict("3.3", hints)
 

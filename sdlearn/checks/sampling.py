@@ -41,38 +41,38 @@ def check_start_from_picture(
     my_start_from_picture: Callable[..., tuple[Tensor, Tensor]],  # x0, eps, scheduler, strength -> latents, timesteps
 ) -> None:
     """Exercise 5.2: noise a picture part of the way, and do only the rest of the steps."""
-    scheduler = parts.stable_diffusion_scheduler()
-    scheduler.set_timesteps(20)
     x0, eps = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(52))
-    steps = scheduler.timesteps
-
-    def noised(t):
-        return scheduler.add_noise(x0, eps, t.expand(2))
 
     def hints():
-        for strength, keep in ((0.3, 6), (1.0, 20), (0.28, 6)):
+        for strength, keep in ((0.3, 6), (1.0, 20), (0.28, 6), (0.02, 1)):
+            scheduler = parts.stable_diffusion_scheduler()
+            scheduler.set_timesteps(20)
+            steps = scheduler.timesteps.clone()
             got = my_start_from_picture(x0.clone(), eps.clone(), scheduler, strength)
             if got is None:
                 yield compare(None, x0)
             if not isinstance(got, tuple | list) or len(got) != 2:
                 yield "wanted two things: `return latents, timesteps`"
             latents, timesteps = got
+            if not torch.equal(scheduler.timesteps, steps):
+                yield "your function changes the scheduler: leave it as it is, and return the timesteps"
             wrong_steps = {
                 "the last steps are wanted: you kept the first ones, which are the noisiest": steps[:keep],
                 "strength 0.3 is 3 steps in 10 still to be done: you kept the other 7": steps[keep:],
-                "you kept all of the steps": steps,
+                "`[-0:]` is everything: keep at least one step" if keep == 1 else "you kept all of the steps": steps,
                 "round strength times the number of steps: do not cut off": steps[-5:],
             }
             yield hint_of("timesteps", timesteps, steps[-keep:], wrong_steps)
+            first, last, right = (scheduler.add_noise(x0, eps, t.expand(2)) for t in steps[[0, -1, -keep]])
             wrong_latents = {
                 "the picture is still clean: add noise to it": x0,
                 "this is only noise: the picture has to be in it": eps,
-                "too much noise: take the first of the steps you kept, not of all steps": noised(steps[0]),
-                "too little noise: take the first of the steps you kept, not the last": noised(steps[-1]),
+                "too much noise: take the first of the steps you kept, not of all steps": first,
+                "too little noise: take the first of the steps you kept, not the last": last,
                 "x0 and eps are swapped in add_noise": scheduler.add_noise(eps, x0, steps[-keep].expand(2)),
                 "plain x0 + eps: `scheduler.add_noise` weighs the two": x0 + eps,
             }
-            yield hint_of("latents", latents, noised(steps[-keep]), wrong_latents)
+            yield hint_of("latents", latents, right, wrong_latents)
 
     verdict("5.2", hints)
 
