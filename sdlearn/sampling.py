@@ -1,4 +1,4 @@
-"""Lesson 5: guidance and the loop, from a prompt to a picture, with any scheduler of diffusers."""
+"""Lesson 5: guidance and the loop, from a prompt to a picture, with any scheduler of Stable Diffusion's."""
 
 import inspect
 import math

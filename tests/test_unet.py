@@ -349,7 +349,7 @@ WALKS = {
     "no words came in going down": altered(lambda h, out: h, "down"),
     "no words came in at the bottom": altered(lambda h, out: h, "mid"),
     "no words came in going up": altered(lambda h, out: h, "up"),
-    "laid aside too early": lambda *a: unet_with_words(*a, early=True),
+    "set aside too early": lambda *a: unet_with_words(*a, early=True),
     "not before them": lambda *a: unet_with_words(*a, bottom="arr"),
     "not after them": lambda *a: unet_with_words(*a, bottom="rra"),
     "behind what comes from below": lambda *a: unet_with_words(*a, swap=True),

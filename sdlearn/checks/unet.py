@@ -152,7 +152,7 @@ def check_unet_with_words(
         "no words came in going down: `block.attentions` is there as well": "no down",
         "no words came in at the bottom: net.mid_block.attentions[0], between the two ResNet blocks": "no mid",
         "no words came in going up: each ResNet block is followed by an attention block": "no up",
-        "the copies were laid aside too early: going down, copy what the attention block made": "early",
+        "the copies were set aside too early: going down, copy what the attention block made": "early",
         "at the bottom the words come in between the two ResNet blocks, not before them": "mid first",
         "at the bottom the words come in between the two ResNet blocks, not after them": "mid last",
         "the copy goes behind what comes from below: torch.cat([h, copy], 1)": "swapped",

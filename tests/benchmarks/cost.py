@@ -20,7 +20,7 @@ from sdlearn.unet import diffusion_loss, new_unet
 from sdlearn.vae import new_vae, vae_loss
 
 PLOTS = Path("../runs/bench")
-TRAINED = {64: 194_000 + 515_000 + 195_000 + 225_000, 32: 237_000}  # v1-4's card: steps at each size of latents
+TRAINED = {64: 194_000 + 515_000 + 225_000, 32: 237_000}  # v1-4's card: steps of v1-1, v1-2, v1-4 by size of latents
 BATCH, GPU_HOURS = 2048, 150_000  # of the card, on A100
 A100 = 312e12  # operations a second in half precision, by its maker
 
