@@ -247,6 +247,11 @@ def fair(text, pictures, log_scale, same, fill=float("-inf"), diagonal=False):
     return F.cross_entropy(logits, right), F.cross_entropy(logits.T, right)
 
 
+def blind(text, pictures, log_scale):
+    """`fair` that does not know of twins."""
+    return fair(text, pictures, log_scale, torch.zeros(len(text), len(text), dtype=torch.bool))
+
+
 def vectors(clip, tokenizer, sentences):
     return [embed_text(clip, tokenize(tokenizer, some)) for some in sentences]
 
@@ -291,6 +296,11 @@ def step_without_order(pieces, words):
     return {word: merge(split, max(met, key=met.get)) for word, split in pieces.items()}
 
 
+def join_as_text(split, pair):
+    """Joins the end of a longer piece, too."""
+    return tuple(" ".join(split).replace(" ".join(pair), "".join(pair)).split())
+
+
 def step_in_place(pieces, words):
     pieces.update(step(pieces, words))
     return pieces
@@ -327,7 +337,12 @@ CASES = [
     (check_fair_loss, lambda *a: sum(fair(*a)), "averaged, not added"),
     (check_fair_loss, lambda *a: fair(*a)[0], "each picture must find its caption"),
     (check_fair_loss, lambda *a: fair(*a)[1], "each caption must find its picture"),
-    (check_fair_loss, lambda t, p, s, same: contrastive_loss(t, p, s), "twins are still in it"),
+    (check_fair_loss, lambda t, p, s, same: contrastive_loss(t, p, s), "twins still take part in softmax"),
+    (check_fair_loss, lambda t, p, s, same: (fair(t, p, s, same)[0] + blind(t, p, s)[1]) / 2, "count in the columns"),
+    (check_fair_loss, lambda t, p, s, same: (blind(t, p, s)[0] + fair(t, p, s, same)[1]) / 2, "count in the rows"),
+    (check_fair_loss, lambda *a: -sum(fair(*a)) / 2, "the sign is turned round"),
+    (check_fair_loss, lambda t, p, s, same: sum(fair(t, p, 0 * s, same)) / 2, "the scale is missing"),
+    (check_fair_loss, lambda *a: 5 * sum(fair(*a)) / 2, "not the sum"),
     (check_fair_loss, lambda t, p, s, same: sum(fair(t, p, s.log(), same)) / 2, "use its exponential"),
     (check_fair_loss, lambda t, p, s, same: sum(fair(t, p, -s, same)) / 2, "multiply by the scale"),
     (check_fair_loss, lambda *a: sum(fair(*a, fill=0.0)) / 2, "masked 0"),
@@ -355,6 +370,7 @@ CASES = [
         lambda p, w: step(p, w, join_overlapping),
         "must spell oooh</w>, no letter twice; got oo",
     ),
+    (check_merge_step, lambda p, w: step(p, w, join_as_text), "only whole pieces are joined"),
     (check_merge_step, step_on_letters, "nothing new was joined"),
     (check_merge_step, lambda p, w: step(step(p, w), w), "one pair only"),
     (check_merge_step, step_changed_words_only, "all words are to be in the answer"),

@@ -204,6 +204,12 @@ def zero_end_by_shares(betas):
     return checks.betas_of((root[0] - share * root[0]) ** 2)
 
 
+def upside_down(betas):
+    """The ratios of neighbours in alpha_bar, each turned round."""
+    a = (1 - betas).cumprod(0)
+    return 1 - torch.cat([a[:1], a[:-1] / a[1:]])
+
+
 def velocity(x0, t, eps):
     a = at(t, x0)
     return a.sqrt() * eps - (1 - a).sqrt() * x0
@@ -280,6 +286,8 @@ def in_place(betas):
 
 WRONG = [
     (checks.check_noise_of, lambda x, t, x0: x - x0, "shrink x0 first"),
+    (checks.check_noise_of, lambda x, t, x0: x - at(t, x0).sqrt() * x0 / (1 - at(t, x0)).sqrt(), "brackets"),
+    (checks.check_noise_of, lambda x, t, x0: (x - at(t, x0) * x0) / (1 - at(t, x0)), "both factors are roots"),
     (checks.check_noise_of, lambda x, t, x0: x - at(t, x0).sqrt() * x0, "divide"),
     (checks.check_noise_of, lambda x, t, x0: (x - at(t, x0).sqrt() * x0) / (1 - at(t, x0)), "by the root"),
     (checks.check_noise_of, lambda x, t, x0: (x - at(t, x0) * x0) / (1 - at(t, x0)).sqrt(), "the root of alpha_bar"),
@@ -300,11 +308,14 @@ WRONG = [
     (checks.check_step_at, lambda b, r: first(ALPHA_BAR / (1 - ALPHA_BAR), r), "the betas that you are given"),
     (checks.check_step_at, lambda b, r: len(b) - step_at(b, r), "how many come before them?"),
     (checks.check_step_at, lambda b, r: int((alpha_bar(b) / (1 - alpha_bar(b)) >= r).sum()), "`<=`, not `<`"),
+    (checks.check_step_at, lambda b, r: int((alpha_bar(b) / (1 - alpha_bar(b)) >= r).int().argmax()), "ask for `<=`?"),
     (checks.check_step_at, lambda b, r: torch.tensor([step_at(b, r)]), "say `int(...)`"),
     (checks.check_step_at, lambda b, r: 17, "wanted"),
     (checks.check_step_at, lambda r, b: step_at(b, r), "they come as (betas, ratio)"),
     (checks.check_zero_end, lambda b: None, "return"),
     (checks.check_zero_end, lambda b: b * 1.0, "nothing has changed"),
+    (checks.check_zero_end, lambda b: torch.cat([b[:-1], torch.ones(1)]), "only the last step has changed"),
+    (checks.check_zero_end, lambda b: upside_down(zero_end(b)), "divided by the last alpha_bar"),
     (checks.check_zero_end, lambda b: half_zero(b), "square it"),
     (checks.check_zero_end, lambda b: half_zero(b) ** 2, "turn it back into betas"),
     (checks.check_zero_end, lambda b: checks.betas_of(half_zero(b)), "square them"),

@@ -345,6 +345,7 @@ TWO_PROMPTS = {
     "5.1 ok": lambda e, a, b, s, r: e + s * (a - e) + r * (b - e),
     "eps_empty is missing": lambda e, a, b, s, r: s * (a - e) + r * (b - e),
     "eps_empty is there twice": lambda e, a, b, s, r: e + s * (a - e) + e + r * (b - e),
+    "start from eps_empty, and add": lambda e, a, b, s, r: s * a + r * b,
     "swapped": lambda e, a, b, s, r: e + r * (a - e) + s * (b - e),
     "not the other prompt": lambda e, a, b, s, r: e + s * (a - b) + r * (b - a),
     "reversed": lambda e, a, b, s, r: e + s * (e - a) + r * (e - b),
@@ -403,6 +404,10 @@ STARTS = {
     "only noise": start_from_picture(mix=lambda scheduler, x0, eps, t: eps),
     "swapped": start_from_picture(mix=lambda scheduler, x0, eps, t: scheduler.add_noise(eps, x0, t)),
     "weighs the two": start_from_picture(mix=lambda scheduler, x0, eps, t: x0 + eps),
+    "how much noise belongs to a step": lambda x0, eps, scheduler, strength: (
+        (1 - strength) * x0 + strength * eps,
+        scheduler.timesteps[-max(1, round(strength * 20)) :],
+    ),
     "two things": lambda x0, eps, scheduler, strength: x0,
     "timesteps: wanted a tensor": lambda x0, eps, scheduler, strength: (x0, list(scheduler.timesteps)),
 }

@@ -56,18 +56,22 @@ def check_fair_loss(
         got = function(text.clone(), pictures.clone(), log_scale.clone(), same.clone())
         if isinstance(got, Tensor) and not got.isfinite().all():
             yield "not a finite number: the diagonal of `same` is True as well, and the right answers must stay"
-        rows, columns = one_way(log_scale.exp() * text @ pictures.T, same)
+        logits = log_scale.exp() * text @ pictures.T
+        rows, columns = one_way(logits, same)
+        all_rows, all_columns = one_way(logits, torch.zeros_like(same))
         wrong = {
-            "the twins are still in it: use `same`": contrastive_loss(text, pictures, log_scale),
+            "the twins still take part in softmax: use `same` before it": (all_rows + all_columns) / 2,
+            "the twins still count in the columns: leave them out in both directions": (rows + all_columns) / 2,
+            "the twins still count in the rows: leave them out in both directions": (all_rows + columns) / 2,
+            "the sign is turned round: the loss is minus the logarithm of a probability": -(rows + columns) / 2,
+            "the scale is missing: multiply by log_scale.exp()": contrastive_loss(text, pictures, 0 * log_scale, same),
+            "the mean over the batch, not the sum": len(text) * (rows + columns) / 2,
             "only one direction: each picture must find its caption too": rows,
             "only one direction: each caption must find its picture too": columns,
             "the two directions are to be averaged, not added": rows + columns,
             "log_scale is a logarithm: use its exponential": contrastive_loss(text, pictures, log_scale.log(), same),
             "multiply by the scale, do not divide by it": contrastive_loss(text, pictures, -log_scale, same),
-            "a masked 0 still takes part in softmax: minus infinity does not": sum(
-                one_way(log_scale.exp() * text @ pictures.T, same, 0.0)
-            )
-            / 2,
+            "a masked 0 still takes part in softmax: minus infinity does not": sum(one_way(logits, same, 0.0)) / 2,
         }
         yield compare(got, contrastive_loss(text, pictures, log_scale, same), wrong)
 
@@ -138,6 +142,8 @@ def check_merge_step(
             yield merge_hint(function, letters, Counter(words))
         joined = {"moon": ("m", "oo", "n</w>"), "moose": ("m", "oo", "s", "e</w>"), "soon": ("s", "oo", "n</w>")}
         yield merge_hint(function, joined, Counter({"moon": 5, "moose": 2, "soon": 1}))
+        within = {"moon": ("m", "oo", "n</w>"), "moose": ("m", "oo", "s", "e</w>"), "hmoon": ("hm", "oo", "n</w>")}
+        yield merge_hint(function, within, Counter({"moon": 3, "moose": 2, "hmoon": 1}))
 
     verdict("1.4", hints)
 
@@ -188,6 +194,9 @@ def wrong_step(
             if met[pair] == met[best]:
                 return f"{pair} and {best} meet equally often: of equals take the first in the alphabet"
             return f"you joined {pair}, whose count is {met[pair]}; {best} have {met[best]}"
+    spaced = {word: " ".join(split).replace(" ".join(best), "".join(best)) for word, split in pieces.items()}
+    if got == {word: tuple(text.split()) for word, text in spaced.items()}:
+        return f"only whole pieces are joined: a piece that ends in {best[0]} is not the piece {best[0]}"
     if sum(map(len, got.values())) < sum(map(len, right.values())):
         return "one step joins one pair only: the next pair waits for the next step"
     word = next(word for word in right if got[word] != right[word])

@@ -23,6 +23,8 @@ def check_noise_of(
         rest = x_t - a.sqrt() * x0
         wrong = {
             "x_t holds sqrt(alpha_bar) x0, not x0: shrink x0 before you subtract it": (x_t - x0) / (1 - a).sqrt(),
+            "brackets: subtract first, then divide all that is left": x_t - a.sqrt() * x0 / (1 - a).sqrt(),
+            "both factors are roots: sqrt(alpha_bar) and sqrt(1 - alpha_bar)": (x_t - a * x0) / (1 - a),
             "the plain difference is not the noise: shrink x0 first, divide at the end": x_t - x0,
             "what is left after subtracting is sqrt(1 - alpha_bar) eps: divide": rest,
             "divide by the root of 1 - alpha_bar, not by 1 - alpha_bar": rest / (1 - a),
@@ -53,7 +55,8 @@ def check_step_at(
                 first(own / (1 - own)): "that is the course's own schedule: use the betas that you are given",
                 first(a): "that is where alpha_bar reaches the ratio: the ratio is alpha_bar / (1 - alpha_bar)",
                 first((a / (1 - a)).sqrt()): "no root here: the ratio compares variances",
-                0: "at step 0 there is hardly any noise: is alpha_bar the product of all 1 - beta so far, and on top?",
+                0: "step 0 is still above the ratio: is alpha_bar the product of all 1 - beta so far, and on top, and "
+                "do you ask for `<=`?",
                 want + 1: "one too late: steps count from 0",
                 want - 1: "one too early: this step is still above the ratio",
             }
@@ -99,7 +102,12 @@ def check_zero_end(
             flat = (a - a[-1]) * a[0] / (a[0] - a[-1])
             if isinstance(got, Tensor) and got.shape == (len(betas) - 1,):
                 yield "one beta is missing: the first is 1 - alpha_bar of step 0, with nothing to divide by"
+            if isinstance(got, Tensor) and got.isinf().any():
+                yield "something was divided by the last alpha_bar, which is 0: divide each by the one before it"
             wrong = {
+                "only the last step has changed: move and stretch all the roots": torch.cat(
+                    [betas[:-1], torch.ones(1)]
+                ),
                 "that is alpha_bar: turn it back into betas": good**2,
                 "that is the root of alpha_bar: square it, then turn it back into betas": good,
                 "turn roots back into alpha_bar (square them) before you make betas": betas_of(good),

@@ -20,6 +20,7 @@ def check_two_prompts(
     wrong = {
         "eps_empty is missing: the differences are added to it": want - empty,
         "eps_empty is there twice: both directions start from the same one": want + empty,
+        "start from eps_empty, and add the two differences to it": 3 * one + 2 * other,
         "the two scales are swapped": empty + 2 * to_one + 3 * to_other,
         "each direction starts at eps_empty: subtract eps_empty, not the other prompt": empty + one - other,
         "the directions are reversed: from eps_empty to the prompt": 2 * empty - want,
@@ -49,10 +50,8 @@ def check_start_from_picture(
             scheduler.set_timesteps(20)
             steps = scheduler.timesteps.clone()
             got = my_start_from_picture(x0.clone(), eps.clone(), scheduler, strength)
-            if got is None:
-                yield compare(None, x0)
             if not isinstance(got, tuple | list) or len(got) != 2:
-                yield "wanted two things: `return latents, timesteps`"
+                yield compare(None, x0) if got is None else "wanted two things: `return latents, timesteps`"
             latents, timesteps = got
             if not torch.equal(scheduler.timesteps, steps):
                 yield "your function changes the scheduler: leave it as it is, and return the timesteps"
@@ -70,6 +69,7 @@ def check_start_from_picture(
                 "too much noise: take the first of the steps you kept, not of all steps": first,
                 "too little noise: take the first of the steps you kept, not the last": last,
                 "x0 and eps are swapped in add_noise": scheduler.add_noise(eps, x0, steps[-keep].expand(2)),
+                "how much noise belongs to a step, `scheduler.add_noise` knows": (1 - strength) * x0 + strength * eps,
                 "plain x0 + eps: `scheduler.add_noise` weighs the two": x0 + eps,
             }
             yield hint_of("latents", latents, right, wrong_latents)
