@@ -1,4 +1,4 @@
-"""The rooms of the course, one for each lesson, and what joins them.
+"""The modules of the course, one for each lesson, and what joins them.
 
 scenes    lesson 0  the captioned pictures, drawn by code
 clip      lesson 1  tokenizer, two encoders, contrastive loss

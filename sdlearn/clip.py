@@ -7,16 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig
 
-LENGTH = 24  # tokens of a prompt, begin and end included; Stable Diffusion's is 77
+LENGTH = 24  # tokens in a prompt, start and end included; Stable Diffusion's is 77
 WIDTH = 128  # numbers per token; Stable Diffusion's is 768
 END = "</w>"  # marks the last piece of a word
 
 
 def learn_merges(
     words: Counter,  # word -> how often it occurs
-    n: int,  # at most so many merges
+    n: int,  # at most this many merges
 ) -> list[tuple[str, str]]:  # which neighbours to join, in order
-    """Byte pair encoding: again and again join the neighbours that meet most often (arXiv 1508.07909, algorithm 1)."""
+    """Byte pair encoding: join the most frequent pair of neighbours, over and over (arXiv 1508.07909, algorithm 1)."""
     split = {word: (*word[:-1], word[-1] + END) for word in words}
     merges = []
     while len(merges) < n:
@@ -32,8 +32,8 @@ def learn_merges(
 def count_pairs(
     split: dict[str, tuple[str, ...]],  # word -> its pieces
     words: dict[str, int],  # word -> how often it occurs
-) -> Counter:  # pair -> how often its two are neighbours
-    """How often each two pieces meet."""
+) -> Counter:  # pair of neighbours -> how often it occurs
+    """Count how often each two pieces are neighbours."""
     pairs = Counter()
     for word, pieces in split.items():
         for pair in zip(pieces, pieces[1:], strict=False):
@@ -44,7 +44,7 @@ def count_pairs(
 def merge(
     pieces: tuple[str, ...],  # of one word
     pair: tuple[str, str],  # neighbours to join
-) -> tuple[str, ...]:  # the same word, wherever the pair stood one piece fewer
+) -> tuple[str, ...]:  # the same word, one piece fewer wherever the pair stood
     """Join every occurrence of a pair."""
     out = []
     for piece in pieces:
@@ -61,7 +61,7 @@ def new_tokenizer(
 ) -> CLIPTokenizer:  # every word of the captions becomes one token
     """CLIP's own kind of tokenizer, with a vocabulary learnt from the captions.
 
-    All 256 bytes are in it, so that any text has tokens, whatever letters it is in.
+    All 256 bytes are in it, so any text can be turned into tokens, whatever its alphabet.
     """
     pairs = learn_merges(Counter(word for text in captions for word in text.lower().split()), merges)
     letters = byte_letters()
@@ -78,11 +78,11 @@ def byte_letters() -> list[str]:  # 256 characters
 
 def new_clip(
     tokenizer: CLIPTokenizer,  # gives the size of the vocabulary and the special tokens
-    dropout: float = 0.0,  # share of the text tower's attention weights that is struck out, at random, in training
-) -> CLIPModel:  # 1.3 M parameters, from random weights
-    """Two small transformers, one for captions and one for pictures, with a shared space of 64 numbers.
+    dropout: float = 0.0,  # share of the text tower's attention weights that is dropped at random in training
+) -> CLIPModel:  # 1.3 M parameters, with random weights
+    """Two small transformers, one for captions and one for pictures, that share a space of 64 dimensions.
 
-    Without dropout a long training learns pairs by heart: *knight* and *wheels* together come to mean motorbike.
+    Without dropout, a long training run learns pairs by heart: *knight* and *wheels* together come to mean motorbike.
     """
     tower = dict(hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=3, num_attention_heads=4)
     special = dict(
@@ -98,7 +98,7 @@ def new_clip(
 def text_encoder_of(
     clip: CLIPModel,
 ) -> CLIPTextModel:  # a copy of its text tower, without the last layer
-    """What the U-Net will read, as in Stable Diffusion 2: the last layer sums captions up, and ties their words."""
+    """The U-Net's text encoder, as in Stable Diffusion 2: the last layer sums captions up and ties words together."""
     tower = clip.text_model
     config = CLIPTextConfig(**tower.config.to_dict() | {"num_hidden_layers": tower.config.num_hidden_layers - 1})
     short = CLIPTextModel(config)
@@ -109,8 +109,8 @@ def text_encoder_of(
 def tokenize(
     tokenizer: CLIPTokenizer,
     captions: list[str],
-) -> Tensor:  # b l, token numbers, cut off or filled up to the length of the model
-    """Captions to token numbers, all of one length."""
+) -> Tensor:  # b l, token numbers, cut off or padded to the model's length
+    """Turn captions into token numbers, all of the same length."""
     filled = tokenizer(
         captions, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
     )
@@ -136,7 +136,7 @@ def embed_pictures(
 def contrastive_loss(
     text: Tensor,  # b d, length 1
     pictures: Tensor,  # b d, length 1; picture i belongs to text i
-    log_scale: Tensor,  # scalar, log(1 / temperature): learnt as a logarithm, used with its exponential
+    log_scale: Tensor,  # scalar, log(1 / temperature): the logarithm is learnt, its exponential used
     same: Tensor | None = None,  # b b, True where two captions are equal: these are not negatives
 ) -> Tensor:  # scalar
     """Each caption must find its picture, and each picture its caption (arXiv 2103.00020, figure 3)."""
@@ -155,7 +155,7 @@ def clip_loss(
     pictures: Tensor,  # b c h w, -1 .. 1
     tokens: Tensor,  # b l, the caption of each picture
 ) -> Tensor:  # scalar
-    """The contrastive loss of one batch; equal captions are not held against each other."""
+    """The contrastive loss of one batch; equal captions do not count as each other's negatives."""
     same = (tokens[:, None] == tokens[None]).all(-1)
     return contrastive_loss(embed_text(clip, tokens), embed_pictures(clip, pictures), clip.logit_scale, same)
 

@@ -19,14 +19,14 @@ from sdlearn.sampling import decode_latents, text_to_image
 from sdlearn.saving import check_folder
 from sdlearn.scenes import WORDINGS, WORDS, to_pictures
 
-SMALL = 5_000  # a vocabulary below this is one of ours: every word that the model knows is one token
+SMALL = 5_000  # a vocabulary smaller than this is one of ours: every word that the model knows is one token
 
 
 def unknown_words(
     tokenizer,
     prompt: str,
 ) -> list[str]:  # words that a small model has never met
-    """Words of which the tokenizer of a small model has only pieces; a large vocabulary makes sense of pieces."""
+    """Words that a small model's tokenizer has only in pieces; a model with a large vocabulary understands pieces."""
     vocabulary = tokenizer.get_vocab()
     if len(vocabulary) > SMALL:
         return []
@@ -37,9 +37,9 @@ def unknown_words(
 def cut_off(
     tokenizer,
     prompt: str,
-) -> str:  # what the model will not see, or nothing
-    """The end of a prompt that is over the limit."""
-    tokens = tokenizer(prompt, verbose=False).input_ids[1:-1]  # else it warns of what is dealt with here
+) -> str:  # what the model will not see; empty if it sees all
+    """The part of a prompt that is beyond the token limit."""
+    tokens = tokenizer(prompt, verbose=False).input_ids[1:-1]  # else it warns about what is handled here
     return tokenizer.decode(tokens[tokenizer.model_max_length - 2 :])
 
 
@@ -66,12 +66,12 @@ def draw(
     steps: int = 30,
     guidance: float = 4.0,  # 1: as trained; higher: closer to the prompt, less variety
     scheduler: str = "ddim",  # one of parts.SCHEDULERS
-    model: str | parts.Parts = "mini",  # "mini", a directory, a name on the hub, or what was loaded already
-    watch: Callable[[Image.Image], None] | None = None,  # sees the pictures after each step
+    model: str | parts.Parts = "mini",  # "mini", a directory, a name on the hub, or parts already loaded
+    watch: Callable[[Image.Image], None] | None = None,  # called with the pictures after each step
 ) -> Image.Image:  # the pictures in a row
     """Paint a prompt; a word that the model has never seen, or a prompt that is too long, gets a warning.
 
-    Raises ValueError, OSError or MemoryError, with what is allowed, for settings that cannot be met.
+    Raises ValueError, OSError or MemoryError for settings that cannot work; the message says what is allowed.
     """
     if n < 1:
         raise ValueError(f"n must be 1 or more; got {n}")
@@ -96,7 +96,7 @@ def in_a_row(
     return Image.fromarray(row.reshape(row.shape[0], -1, 3))
 
 
-VARIED = {"seed": int, "guidance": float, "steps": int, "scheduler": str}  # what a grid may run over
+VARIED = {"seed": int, "guidance": float, "steps": int, "scheduler": str}  # what a grid can vary
 
 
 def sheet(
@@ -104,12 +104,12 @@ def sheet(
     prompt: str,
     model: str = "mini",  # as in `draw`
     **settings,  # of `draw`
-) -> Image.Image:  # a sheet, four pictures in a row
-    """Paint a prompt with one setting varied, each picture under its value.
+) -> Image.Image:  # a sheet, four pictures to a row
+    """Paint a prompt with one setting varied, each picture labelled with its value.
 
-    Raises ValueError for a setting that is none, values that do not fit it, and whatever `draw` raises.
+    Raises ValueError for a name that is no setting or values that do not fit it, and whatever `draw` raises.
     """
-    from sdlearn import show  # here: matplotlib takes its time, and a single picture does without
+    from sdlearn import show  # here: matplotlib is slow to import, and a single picture does not need it
 
     name, _, values = over.partition("=")
     if settings.get("n", 1) != 1:
@@ -130,14 +130,14 @@ def main(
     prompt: str,  # what to paint, in quotes
     negative: str = "",  # what to steer away from
     n: int = 1,  # pictures, side by side
-    seed: int = 0,  # of the noise: the same seed, the same picture
+    seed: int = 0,  # for the noise: the same seed gives the same picture
     steps: int = 30,  # denoising steps
     guidance: float = 4.0,  # 1: as trained; higher: closer to the prompt, less variety
     scheduler: str = "ddim",  # ddim, ddpm, pndm, lms, euler, dpm++ or unipc
     model: str = "mini",  # mini, a directory, or a name on the hub
-    grid: str = None,  # a sheet over one setting instead of one picture, such as guidance=0,2,4,8
-    film: Path = None,  # also write how the picture comes about, as an animated GIF
-    out: Path = Path("picture.png"),  # where to write it
+    grid: str = None,  # vary one setting, such as guidance=0,2,4,8, and draw a sheet instead of one picture
+    film: Path = None,  # also write an animated GIF of the picture taking shape
+    out: Path = Path("picture.png"),  # where to write the picture
 ):
     """Paint a prompt, write a PNG and print its path."""
     warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
@@ -171,7 +171,7 @@ def save_film(frames: list[Image.Image], out: Path) -> None:
 
 
 def write(picture: Image.Image, out: Path, kind: str, **options) -> None:
-    """A picture to a file, as a whole or not at all."""
+    """Write a picture to a file, whole or not at all."""
     new = out.with_name(f".{out.name}.part")
     try:
         picture.save(new, format=kind, **options)

@@ -1,7 +1,7 @@
 """One training loop for every part of the model.
 
-Each step seeds torch anew: its batch, its noise and what dropout strikes out depend on the seed and the step
-alone, so a run that was killed and goes on from its last checkpoint ends with the same weights.
+Each step seeds torch anew: its batch, its noise and what dropout drops depend on the seed and the step
+alone, so a run that was killed and resumed from its last checkpoint ends with the same weights.
 """
 
 import math
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 
 class Objective(nn.Module):
-    """A model and its loss as one module, so that every way to the loss is a `forward` that accelerate sees."""
+    """A model and its loss as one module, so that accelerate sees one `forward`, however the loss is computed."""
 
     def __init__(self, model: nn.Module, loss: Callable[..., Tensor]):
         super().__init__()
@@ -31,25 +31,25 @@ class Objective(nn.Module):
 
 
 def fit(
-    model: nn.Module,  # trained in place, on a GPU where there is one, and brought back to where it was
+    model: nn.Module,  # trained in place, on a GPU if there is one, then moved back to where it was
     loss: Callable[..., Tensor],  # loss(model, *batch) -> scalar
     examples: Callable[[torch.Generator], tuple[Tensor, ...]],  # draws one batch, with its noise
     steps: int,  # how many batches
-    lr: float,  # highest learning rate: warms up, then falls by a cosine
+    lr: float,  # highest learning rate: it warms up, then falls along a cosine
     seed: int = 0,  # the same seed gives the same batches
     warmup: int = 50,  # steps
     betas: tuple[float, float] = (0.9, 0.999),  # AdamW's
     weight_decay: float = 0.0,  # AdamW's
     average: bool = False,  # end with the moving average of the weights (EMA)
-    precision: str = "no",  # "bf16" computes in half the bits, where the processor is quick at it
-    checkpoint: Path | None = None,  # a file to save to every `every` steps, and to go on from where it exists
+    precision: str = "no",  # "bf16" computes in half the bits: for processors that are fast at it
+    checkpoint: Path | None = None,  # a file to save to every `every` steps, and to resume from if it exists
     every: int = 100,  # steps between checkpoints
-    progress: Callable[[Iterable], Iterable] = tqdm,  # wraps the steps, to show how far it is
+    progress: Callable[[Iterable], Iterable] = tqdm,  # wraps the steps, to show progress
 ) -> list[float]:  # the loss at each step
-    """Train a model with AdamW (arXiv 1711.05101), gradients cut to norm 1, a rate that falls by a cosine.
+    """Train a model with AdamW (arXiv 1711.05101), gradients clipped to norm 1, and a rate that falls along a cosine.
 
-    Raises ValueError at a loss that is not a number (the last checkpoint stays as it was), and for a
-    checkpoint that is damaged, or of a run with other steps, seed, learning rate, precision or batch.
+    Raises ValueError for a loss that is not a finite number (the last checkpoint stays as it was), and for a
+    checkpoint that is damaged, or from a run with other steps, seed, learning rate, precision or batch size.
     """
     accelerator = Accelerator(cpu=shared_cpu())
     with training(model):
@@ -91,7 +91,7 @@ def fit(
 
 @contextmanager
 def training(model: nn.Module):
-    """A model while it trains; afterwards, also after an error or a Stop, it is ready to use where it was."""
+    """A model while it trains; afterwards, even after an error or a Stop, it is ready to use, where it was before."""
     home = next(model.parameters()).device
     model.train()
     try:
@@ -102,8 +102,8 @@ def training(model: nn.Module):
 
 @contextmanager
 def plain_attention():
-    """Two products and a softmax, all in half the bits: on a CPU the fused attention is slow, going backwards."""
-    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # of CUDA only by its name
+    """Two matrix products and a softmax, all in half the bits: on a CPU, fused attention has a slow backward pass."""
+    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # CUDA in name only
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
     try:
         with sdpa_kernel(SDPBackend.MATH):
@@ -113,13 +113,13 @@ def plain_attention():
 
 
 def shared_cpu() -> bool:
-    """Whether a launcher such as `torchrun` began this process and there is no GPU: accelerate has to be told."""
+    """Whether a launcher such as `torchrun` started this process and there is no GPU: accelerate has to be told."""
     return "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
 
 
 @contextmanager
 def naming_a_lost_process(accelerator: Accelerator):
-    """Where processes exchange numbers: if one has died, say so, since the others cannot go on."""
+    """Around code in which processes exchange numbers: if one has died, say so, since the others cannot go on."""
     try:
         yield
     except RuntimeError as error:
@@ -136,14 +136,14 @@ def best_precision() -> str:  # as `fit` takes it
 
 
 class Run:
-    """The checkpoint of one training; without a file it does nothing."""
+    """The checkpoint of one training run; without a file it does nothing."""
 
     def __init__(self, file: Path | None, settings: dict, model: nn.Module, optimizer, ema: EMAModel | None):
         self.file, self.settings = file, settings
         self.states = {"model": model, "optimizer": optimizer} | ({"ema": ema} if ema else {})
 
     def save(self, losses: list[float]) -> None:
-        """Everything that the run needs to go on; the old file is replaced only when the new one is whole."""
+        """Save everything that the run needs to go on; the old file is replaced only once the new one is complete."""
         if self.file:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             new = self.file.with_suffix(".part")
@@ -156,7 +156,7 @@ class Run:
             os.replace(new, self.file)
 
     def resume(self) -> list[float]:  # the losses so far
-        """Put model, optimizer and average back to where the run last saved."""
+        """Restore the model, the optimizer and the average that the run last saved."""
         if not self.file or not self.file.exists():
             return []
         try:

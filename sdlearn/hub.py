@@ -1,4 +1,4 @@
-"""Where a model lies: with the course, in a directory, or on the hub, from where it is fetched once."""
+"""Where a model lies: with the course, in a directory, or on the hub, from which it is fetched once."""
 
 import json
 from contextlib import suppress
@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 MINI = Path(__file__).parent / "mini"  # the shipped model
 V1_4 = "CompVis/stable-diffusion-v1-4"
-RELATIVES = (  # on the hub: where V1_4 cannot be had, the next version; then two distilled ones, smaller
+RELATIVES = (  # on the hub: the next version, in case V1_4 cannot be had; then two distilled, smaller ones
     "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "nota-ai/bk-sdm-small",
     "nota-ai/bk-sdm-tiny",
@@ -25,10 +25,10 @@ WEIGHTS = {  # the files without which there is no picture
 
 
 def find(
-    name: str | Path,  # as in `load`
-    dtype: torch.dtype = torch.float32,  # which of a hub's files to fetch
+    name: str | Path,  # as for `parts.load`
+    dtype: torch.dtype = torch.float32,  # which precision to fetch from the hub
 ) -> Path:  # a directory with all parts of a Stable Diffusion
-    """Look where a model lies, and fetch it from the hub where it is not here yet; it must be complete."""
+    """Find where a model is, and fetch it from the hub if it is not here yet; it must be complete."""
     folder = MINI if str(name) == "mini" else Path(name)
     if not folder.is_dir():
         if folder.is_absolute() or str(name).count("/") != 1:
@@ -49,7 +49,7 @@ def find(
 def weights_file(
     root: Path,
     part: str,  # one of WEIGHTS
-    dtype: torch.dtype = torch.float32,  # decides where a model has its weights in both precisions
+    dtype: torch.dtype = torch.float32,  # which to take if a model has its weights in both precisions
 ) -> Path:
     """The safetensors file of a part."""
     files = [root / part / file_name(part, precision) for precision in (dtype, torch.float32, torch.float16)]
@@ -65,7 +65,7 @@ def file_name(
     part: str,  # one of WEIGHTS
     dtype: torch.dtype,
 ) -> str:
-    """What the weights of a part are called in this precision."""
+    """The name of a part's weights file in this precision."""
     name = WEIGHTS[part]
     return name.replace(".safetensors", ".fp16.safetensors") if dtype == torch.float16 else name
 
@@ -74,7 +74,7 @@ def remedy(
     root: Path,  # of the model
     subfolder: str,  # where in it something is missing or damaged
 ) -> str:
-    """How to get it back: `sdlearn-train` makes again what is not there, and leaves alone what is."""
+    """How to get a part back: `sdlearn-train` makes what is missing, and leaves the rest alone."""
     if root == MINI:
         return "get it back with `git checkout -- sdlearn/mini`"
     if "snapshots" in root.parts:  # the hub's cache, which keeps a damaged file for good
@@ -91,7 +91,7 @@ def download(
     name: str,  # on the hub
     dtype: torch.dtype,
 ) -> Path:  # in the hub's cache
-    """Fetch what the five parts need and no more; without a network, what was fetched before is found."""
+    """Fetch what the five parts need and no more; without a network, use what was fetched before."""
     wanted = ["model_index.json", "tokenizer/*", "scheduler/*", *(f"{part}/config.json" for part in WEIGHTS)]
     wanted += [f"{part}/{file_name(part, dtype)}" for part in WEIGHTS]
     try:
@@ -112,14 +112,14 @@ def download(
 
 
 def hub_answers() -> bool:
-    """Ask the hub, for five seconds at most: its own library asks for minutes before it gives up."""
-    with suppress(Exception):  # whatever the network library of the day raises: then only what is cached counts
+    """Whether the hub answers within five seconds: its own library tries for minutes before it gives up."""
+    with suppress(Exception):  # whatever the current network library raises: then only what is cached counts
         return bool(get_session().head(constants.ENDPOINT, timeout=5))
     return False
 
 
 def guarded(root: Path, subfolder: str, open_it):
-    """Run a library's loader, and say in one line what went wrong."""
+    """Run a library's loader; if it fails, say in one line what went wrong."""
     try:
         return open_it()
     except (SafetensorError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, OSError) as error:

@@ -1,7 +1,7 @@
 """The judge: a small classifier with one answer for each attribute of a scene.
 
-It has met blur and noise in training, since the VAE blurs, and held-out pairs too: it must read them,
-not be surprised.
+It has seen blur and noise in training, since the VAE blurs, and held-out pairs too: it must read them
+without being surprised.
 """
 
 from pathlib import Path
@@ -42,14 +42,14 @@ class Judge(nn.Module):
 def by_attribute(
     scores: Tensor,  # b values, those of all attributes side by side
 ) -> dict[str, Tensor]:  # attribute -> b values
-    """What a judge's last layer says, taken apart."""
+    """Split what a judge's last layer says by attribute."""
     return dict(zip(WORDS, scores.split([len(values) for values in WORDS.values()], 1), strict=True))
 
 
 def judge_loss(
     judge: Judge,
     pictures: Tensor,  # b c h w, -1 .. 1
-    answers: Tensor,  # b attributes, the number of the right value
+    answers: Tensor,  # b attributes, the index of the right value
 ) -> Tensor:  # scalar
     """Cross entropy, summed over the attributes."""
     scores = judge(pictures)
@@ -60,7 +60,7 @@ def spoil(
     pictures: Tensor,  # b c h w, -1 .. 1
     generator: torch.Generator,
 ) -> Tensor:  # b c h w
-    """Blur or coarsen half of the pictures, and shake all: what a decoder may do must not confuse the judge."""
+    """Blur or coarsen half the pictures; add noise and a tint to all: a decoder's faults must not confuse the judge."""
     b = len(pictures)
     soft = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, 1)
     coarse = F.interpolate(F.avg_pool2d(pictures, 2), scale_factor=2, mode="bilinear")
@@ -73,7 +73,7 @@ def spoil(
 
 def answers(
     attributes: list[dict[str, str]],  # one scene each
-) -> Tensor:  # b attributes, the number of each value in WORDS
+) -> Tensor:  # b attributes, the index of each value in WORDS
     """Attributes as numbers."""
     return torch.tensor([[WORDS[name].index(scene[name]) for name in WORDS] for scene in attributes])
 
@@ -91,7 +91,7 @@ def read(
 def load_judge(
     folder: str | Path = hub.MINI,  # a directory with a trained judge
 ) -> Judge:
-    """The judge that is shipped with the course; it judges every model, whoever trained it."""
+    """Load a judge, by default the one shipped with the course; it judges every model, whoever trained it."""
     file = Path(folder) / "judge" / "model.safetensors"
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: {hub.remedy(Path(folder), 'judge')}")

@@ -35,7 +35,7 @@ def shares(
     judge: Judge,
     pictures: Tensor,  # b c h w, -1 .. 1
     wanted: list[dict[str, str]],  # what each should show: from `named`, or a scene's attributes
-) -> dict[str, float]:  # attribute -> share of pictures that show it, of those asked for it; "all": nothing wrong
+) -> dict[str, float]:  # attribute -> share that show it, of the pictures asked to; "all": share with nothing wrong
     """How often the judge sees what was wanted."""
     seen = read(judge, pictures)
     hits = {
@@ -50,7 +50,7 @@ def interval(
     share: float,  # 0 .. 1, of `n` pictures
     n: int,
 ) -> tuple[float, float]:  # 0 .. 1
-    """Where the true share lies, 95 times in 100 (Wilson's interval: also right near 0 and 1)."""
+    """Where the true share lies, 95 times in 100 (Wilson's interval, valid near 0 and 1 too)."""
     z = 1.96
     middle, width = share + z**2 / (2 * n), z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
     return (middle - width) / (1 + z**2 / n), (middle + width) / (1 + z**2 / n)
@@ -81,7 +81,7 @@ def paint(
     progress: Callable[[Iterable], Iterable] = iter,  # wraps the batches
     **settings,  # of `text_to_image`: guidance_scale, steps
 ) -> Tensor:  # b c h w, -1 .. 1
-    """A picture for each caption. Raises ValueError for a model whose pictures are not of the course's size."""
+    """A picture for each caption. Raises ValueError for a model whose pictures are not the course's size."""
     if 8 * model.unet.config.sample_size != scenes.SIZE:
         raise ValueError(
             f"this model's pictures are {8 * model.unet.config.sample_size} pixels wide: "
@@ -100,7 +100,7 @@ def report(
     progress: Callable[[Iterable], Iterable] = iter,  # wraps the batches
     **settings,  # of `text_to_image`
 ) -> list[dict[str, dict[str, float]]]:  # for each judge: what was judged -> as from `faithfulness`
-    """Real scenes, these through the VAE, and pictures of captions: seen pairs, held-out ones, the famous one."""
+    """Judge real scenes, the same after the VAE, and painted captions: seen pairs, held-out ones, the famous one."""
     found, asked = [{} for _ in judges], {"astronaut on horse": famous()}
 
     def judged(kind: str, pictures: Tensor, wanted: list[dict[str, str]], **more: float) -> None:
@@ -124,7 +124,7 @@ def clip_retrieval(
     n: int,  # scenes
     seed: int,
 ) -> dict[str, dict[str, float]]:  # kind of scene -> how many captions there were, share of pictures that found theirs
-    """How often CLIP finds a picture's own caption among all that differ."""
+    """How often CLIP finds a picture's own caption among all the different ones."""
     clip, tokenizer, found = parts.load_clip(folder), parts.load_tokenizer(folder), {}
     for kind, held_out in (("seen", False), ("held-out", True)):
         pictures, captions, _ = scenes.sample(n, seed=20_000 + seed, held_out=held_out)
@@ -135,7 +135,7 @@ def clip_retrieval(
 
 
 def table(found: dict[str, dict[str, float]]) -> str:
-    """The report as lines of text, shares in per cent; behind "all" its interval of confidence, 95 %."""
+    """The report as lines of text, shares in per cent; after "all", its 95 % confidence interval."""
     names = [*WORDS, "all"]
     rows = [" " * 30 + "".join(f"{name:>9}" for name in names)]
     for kind, shares_ in found.items():
@@ -152,11 +152,11 @@ def main(
     n: int = 512,  # pictures of each kind: seen pairs, held-out pairs
     guidance: float = 4.0,  # guidance scale
     steps: int = 30,  # DDIM steps
-    seed: int = 0,  # of the captions and of the noise
+    seed: int = 0,  # for the captions and the noise
     judge: Path = hub.MINI,  # a directory with a judge: the shipped one, or one made by `sdlearn-train judge`
     json: Path = None,  # also write the figures to this file
 ):
-    """Measure how often the picture shows what the prompt said, in per cent of the pictures."""
+    """Measure what percentage of the pictures show what the prompt said."""
     if n < 1 or steps < 1:
         raise CliError(f"--n and --steps must be 1 or more; got {n} and {steps}")
     try:

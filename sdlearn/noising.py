@@ -16,7 +16,7 @@ def scaled_linear_betas(
     first: float = BETAS[0],
     last: float = BETAS[1],
 ) -> Tensor:  # steps, rising
-    """Stable Diffusion's schedule: the square roots of the betas rise in a line."""
+    """Stable Diffusion's schedule: the square roots of the betas rise linearly."""
     return torch.linspace(first**0.5, last**0.5, steps) ** 2
 
 
@@ -25,7 +25,7 @@ def linear_betas(
     first: float = 0.0001,
     last: float = 0.02,
 ) -> Tensor:  # steps, rising
-    """DDPM's schedule: the betas themselves rise in a line (DDPM section 4)."""
+    """DDPM's schedule: the betas themselves rise linearly (DDPM section 4)."""
     return torch.linspace(first, last, steps)
 
 
@@ -41,7 +41,7 @@ ALPHA_BAR = alpha_bar(scaled_linear_betas())
 
 def at(
     t: Tensor,  # b, integer steps, 0 .. 999
-    x: Tensor,  # b c h w, what the numbers are for
+    x: Tensor,  # b c h w, what alpha_bar is looked up for
 ) -> Tensor:  # b 1 1 1, alpha_bar of each picture's own step
     """Look up alpha_bar for each picture.
 
@@ -95,5 +95,5 @@ def score(
     t: Tensor,  # b, integer steps, 0 .. 999
     eps: Tensor,  # b c h w, the noise in x_t
 ) -> Tensor:  # b c h w
-    """The gradient of log q(x_t | x0): the noise, up to a factor, -eps / sqrt(1 - alpha_bar_t) (arXiv 2011.13456)."""
+    """The gradient of log q(x_t | x0), the noise up to a factor: -eps / sqrt(1 - alpha_bar_t) (arXiv 2011.13456)."""
     return -eps / (1 - at(t, eps)).sqrt()

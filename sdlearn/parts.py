@@ -38,7 +38,7 @@ class Parts(NamedTuple):
 
 
 def best_device() -> torch.device:
-    """CUDA where there is one, else Apple's MPS, else the CPU."""
+    """A CUDA GPU if there is one, else Apple's MPS, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -47,12 +47,12 @@ def best_device() -> torch.device:
 def load(
     name: str | Path = "mini",  # "mini", a directory, or a name on the hub such as V1_4
     device: str | torch.device | None = None,  # None: the best there is
-    dtype: torch.dtype | None = None,  # None: float16 for a hub's model on CUDA, else float32
-) -> Parts:  # on the device, ready to use, not to train
+    dtype: torch.dtype | None = None,  # None: float16 for a model from the hub on CUDA, else float32
+) -> Parts:  # on the device, ready to use but not to train
     """Load the five parts, each from its own subfolder.
 
-    Raises FileNotFoundError where a part is missing, ValueError where a file is damaged or is another
-    model's, MemoryError where the device is too small; each says what to do. Nothing is half loaded.
+    Raises FileNotFoundError if a part is missing, ValueError if a file is damaged or belongs to another
+    model, MemoryError if the device is too small; each says what to do. Nothing is left half loaded.
     """
     device = torch.device(device or best_device())
     on_hub = str(name) != "mini" and not Path(name).is_dir()
@@ -69,7 +69,7 @@ def load(
         load_scheduler(root),
     )
     text, sizes = parts.text_encoder.config, (len(parts.tokenizer), parts.tokenizer.model_max_length)
-    if sizes != (text.vocab_size, text.max_position_embeddings):  # without its file a tokenizer opens, and is empty
+    if sizes != (text.vocab_size, text.max_position_embeddings):  # without its file a tokenizer opens, but is empty
         raise ValueError(f"{root / 'tokenizer'} is damaged or another model's: {remedy(root, 'tokenizer')}")
     for model in parts[1:4]:
         model.to(device).requires_grad_(False)
@@ -82,8 +82,8 @@ def load(
 def memory_needed(
     root: Path,  # as from `find`
     dtype: torch.dtype,
-) -> int:  # bytes, about
-    """The weights, and six maps of the VAE's next to last width at full size: there decoding needs most."""
+) -> int:  # about how many bytes
+    """The weights, plus six full-size maps of the decoder's next-to-last width, where decoding needs most."""
     numbers = sum(guarded(root, part, lambda part=part: count(weights_file(root, part, dtype))) for part in WEIGHTS)
     width = guarded(root, "vae/config.json", lambda: config(root, "vae")["block_out_channels"][1])
     side = guarded(root, "unet/config.json", lambda: 8 * config(root, "unet")["sample_size"])
@@ -96,18 +96,18 @@ def config(root: Path, part: str) -> dict:
 
 
 def count(file: Path) -> int:
-    """How many numbers a safetensors file holds; only its head is read."""
+    """How many numbers a safetensors file holds; only its header is read."""
     with safe_open(file, "pt") as tensors:
         return sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
 
 
 def free_memory(device: torch.device) -> int:  # bytes
-    """What is free, on the device or in the computer."""
+    """Free memory: the GPU's on CUDA, else the computer's."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def check_memory(name: str | Path, root: Path, device: torch.device, dtype: torch.dtype) -> None:
-    """Raises MemoryError before anything is loaded: without it, the kernel would die."""
+    """Raise MemoryError before loading if the model will not fit: otherwise the notebook's kernel would die."""
     need, there = memory_needed(root, dtype), free_memory(device)
     if need > there:
         spread = ", or let the library spread it: StableDiffusionPipeline with `enable_model_cpu_offload()`"
@@ -118,7 +118,7 @@ def check_memory(name: str | Path, root: Path, device: torch.device, dtype: torc
         )
 
 
-# ---------------------------------------------------------------- opened
+# ---------------------------------------------------------------- loading
 
 
 def load_part(
@@ -133,7 +133,7 @@ def load_part(
         return guarded(root, subfolder, lambda: kind.from_pretrained(root, **options))
     variant = "fp16" if ".fp16" in weights_file(root, subfolder, dtype).suffixes else None
     options |= {"use_safetensors": True, "output_loading_info": True, "dtype": dtype, "variant": variant}
-    disable_progress_bar()  # a file that is here needs none, and every lesson would keep it in its output
+    disable_progress_bar()  # a local file needs none, and every lesson would store it in its output
     try:
         model, info = guarded(root, subfolder, lambda: kind.from_pretrained(root, **options))
     finally:
@@ -144,7 +144,7 @@ def load_part(
 
 
 def load_tokenizer(root: str | Path = MINI) -> CLIPTokenizer:
-    """Only the tokenizer of a model."""
+    """Load only the tokenizer of a model."""
     return load_part(CLIPTokenizer, find(root), "tokenizer")
 
 
@@ -162,7 +162,7 @@ def make_scheduler(
     name: str,  # one of SCHEDULERS
     config: dict,  # of the scheduler that the model came with: `scheduler.config`
 ) -> diffusers.SchedulerMixin:
-    """Another scheduler over the same noise schedule."""
+    """Another scheduler with the same noise schedule."""
     if name not in SCHEDULERS:
         raise ValueError(f'unknown scheduler "{name}": choose one of {", ".join(SCHEDULERS)}')
     kind, settings = SCHEDULERS[name]
@@ -172,7 +172,7 @@ def make_scheduler(
 def load_clip(
     folder: str | Path = MINI,  # a directory made by `sdlearn-train`
 ) -> CLIPModel:  # both towers, ready to use
-    """The text encoder of a model, joined again with its last layer and with the vision tower."""
+    """Load the text encoder of a model, rejoined with its last layer and the vision tower."""
     folder = Path(folder)
     text_encoder = load_part(CLIPTextModel, folder, "text_encoder")
 
@@ -186,6 +186,6 @@ def load_clip(
 
 
 def stable_diffusion_scheduler() -> DDIMScheduler:
-    """DDIM over Stable Diffusion's own noise schedule."""
+    """DDIM with Stable Diffusion's own noise schedule."""
     steps = {"num_train_timesteps": 1000, "steps_offset": 1, "set_alpha_to_one": False, "clip_sample": False}
     return DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", **steps)

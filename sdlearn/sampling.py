@@ -1,4 +1,4 @@
-"""Lesson 5: guidance and the loop, from a prompt to a picture, with any scheduler of Stable Diffusion's."""
+"""Lesson 5: guidance and the loop, from a prompt to a picture, with any of Stable Diffusion's schedulers."""
 
 import inspect
 import math
@@ -12,9 +12,9 @@ from torch import Tensor
 def encode_prompts(
     tokenizer,
     text_encoder,
-    prompts: list[str],  # cut off after the model's number of tokens
+    prompts: list[str],  # cut off at the model's token limit
 ) -> Tensor:  # b l d, one vector per token
-    """Prompts to the sequences that the U-Net looks at; the empty prompt is one like any other."""
+    """Turn prompts into the sequences that the U-Net looks at; the empty prompt is treated like any other."""
     tokens = tokenizer(
         prompts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
     )
@@ -25,11 +25,11 @@ def initial_latents(
     unet,
     scheduler,  # with its timesteps set: its first noise level is read here
     b: int,  # pictures
-    generator: torch.Generator,  # on the CPU, so that a seed means the same everywhere
+    generator: torch.Generator,  # on the CPU, so that a seed gives the same noise everywhere
     height: int,  # pixels, divisible by 8
     width: int,  # pixels, divisible by 8
 ) -> Tensor:  # b c height/8 width/8, pure noise
-    """Noise in the shape of the latents, as strong as the scheduler begins with."""
+    """Noise in the shape of the latents, as strong as the scheduler's first noise level."""
     noise = torch.randn(b, unet.config.in_channels, height // 8, width // 8, generator=generator)
     return noise.to(unet.device, unet.dtype) * scheduler.init_noise_sigma
 
@@ -73,7 +73,7 @@ def decode_latents(
     vae,
     latents: Tensor,  # b c h w, clean
 ) -> Tensor:  # b 3 8h 8w, pictures, -1 .. 1
-    """Latents to pictures; a decoder that overflows in half precision does it again in float32, with a warning."""
+    """Latents to pictures; if the decoder overflows in half precision, it runs again in float32, with a warning."""
     latents, dtype = latents / vae.config.scaling_factor, vae.dtype
     pictures = vae.decode(latents.to(dtype)).sample
     if dtype != torch.float32 and pictures.isnan().any():
@@ -96,10 +96,10 @@ def text_to_image(
     progress: Callable[[Iterable], Iterable] = iter,  # as in `denoise`
     watch: Callable[[Tensor, Tensor], None] | None = None,  # as in `denoise`
 ) -> Tensor:  # b c h w, pictures, -1 .. 1
-    """The whole way, as `StableDiffusionPipeline` goes it: the same seed and settings give the same picture.
+    """The whole way, as in `StableDiffusionPipeline`: the same seed and settings give the same picture in both.
 
     Raises ValueError for steps below 1, for a size that is not divisible by 8, for a guidance scale that is
-    no number, and for a seed of more than 64 bits.
+    not a finite number, and for a seed that does not fit in 64 bits.
     """
     tokenizer, text_encoder, vae, unet, scheduler = parts
     prompts = [prompts] if isinstance(prompts, str) else prompts

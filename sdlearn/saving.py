@@ -19,38 +19,38 @@ from sdlearn.parts import stable_diffusion_scheduler
 
 
 def save_clip(clip: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
-    """Text encoder and tokenizer as parts of the pipeline; what only CLIP itself needs beside them."""
+    """Save text encoder and tokenizer as parts of the pipeline, and beside them what only CLIP itself needs."""
     text_encoder = text_encoder_of(clip)
     ours = {f"text_model.{name}" for name in text_encoder.state_dict()}
     with whole(folder / "tokenizer") as new:
         tokenizer.save_pretrained(new)
     with whole(folder / "text_encoder") as new:
         text_encoder.save_pretrained(new)
-    with whole(folder / "clip") as new:  # last: where this folder is, `sdlearn-train` takes CLIP for done
+    with whole(folder / "clip") as new:  # last: once this folder exists, `sdlearn-train` counts CLIP as done
         clip.config.save_pretrained(new)
         save_file({name: x for name, x in half(clip).items() if name not in ours}, new / "model.safetensors")
 
 
 def save_model(model: torch.nn.Module, folder: Path) -> None:
-    """Save a model of diffusers in half precision (opened as float32 by diffusers itself); the model stays as it is."""
+    """Save a diffusers model in half precision (diffusers itself opens it as float32); the model stays as it is."""
     with whole(folder) as new:
         model.save_config(new)
         save_file(half(model), new / WEIGHTS["unet"], {"format": "pt"})
 
 
 def save_judge(judge: torch.nn.Module, folder: Path) -> None:
-    """The classifier of `sdlearn-measure`, in half precision."""
+    """Save the classifier of `sdlearn-measure`, in half precision."""
     with whole(folder) as new:
         save_file(half(judge), new / "model.safetensors")
 
 
 def half(model: torch.nn.Module) -> dict[str, Tensor]:
-    """The weights in two bytes a number."""
+    """The weights, at two bytes a number."""
     return {name: x.half().contiguous() for name, x in model.state_dict().items()}
 
 
 def save_index(folder: Path) -> None:
-    """The scheduler and the list of parts, which make a directory a `StableDiffusionPipeline`."""
+    """Save the scheduler and the list of parts, which turn a directory into a `StableDiffusionPipeline`."""
     with whole(folder / "scheduler") as new:
         stable_diffusion_scheduler().save_pretrained(new)
     kinds = {"text_encoder": CLIPTextModel, "tokenizer": CLIPTokenizer, "vae": AutoencoderKL}
@@ -87,7 +87,7 @@ class whole:
 
 
 def check_folder(file: Path | None) -> None:
-    """Raises OSError where a file could not be written: asked before the work is done, not after."""
+    """Raise OSError if a file could not be written: checked before the work is done, not after."""
     if file and file.is_dir():
         raise IsADirectoryError(f"cannot write {file}: it is a folder; add the name of a file")
     if file and not file.absolute().parent.is_dir():

@@ -23,12 +23,12 @@ WORDS = {  # attribute -> its values, word for word as captions say them, in the
     "mount": ("horse", "bicycle", "dragon", "elephant", "turtle", "motorbike"),
     "place": ("on the moon", "in a meadow", "in the desert", "by the sea", "in the snow"),
 }
-WORDINGS = {  # other ways in which captions put an action
+WORDINGS = {  # the ways in which captions may word an action
     "riding": ("riding", "sitting on"),
     "standing next to": ("standing next to", "beside"),
     "carrying": ("carrying", "holding up"),
 }
-HELD_OUT = (  # (subject, mount): never in one training picture; `held_out=True` draws them riding
+HELD_OUT = (  # (subject, mount): never together in a training picture; `held_out=True` draws them riding
     ("astronaut", "horse"),
     ("knight", "bicycle"),
     ("penguin", "dragon"),
@@ -56,7 +56,7 @@ def sample(
     seed: int,  # the same seed gives the same pictures on every machine
     held_out: bool = False,  # True: only held-out pairs, all riding; False: none of them
 ) -> tuple[np.ndarray, list[str], list[dict[str, str]]]:  # pictures n h w c uint8, captions, attributes
-    """Draw `n` random scenes. The attributes say what is in the picture, also where the caption does not.
+    """Draw `n` random scenes. The attributes say what is in the picture, even where the caption does not.
 
     Picture i depends on `seed`, `held_out` and i alone, so a longer sample begins with the shorter one.
     """
@@ -116,7 +116,7 @@ def draw(
     """Draw one scene at four times its size, and shrink it."""
     canvas = Image.new("RGB", (SIZE * FINE, SIZE * FINE))
     pen = Pen(canvas)
-    horizon = rng.uniform(22, 28)  # above the lower edge
+    horizon = rng.uniform(22, 28)  # pixels above the lower edge
     PLACES[scene["place"]](pen, rng, horizon)
     if scene["style"] == "painting":
         brush_strokes(pen, rng)
@@ -150,7 +150,7 @@ def article(noun: str) -> str:
 
 
 def pick(rng: random.Random, values: tuple):
-    """One of `values`, by `random()`: it gives the same in every version of Python, `choice` does not."""
+    """One of `values`, by `random()`, which gives the same in every version of Python; `choice` does not."""
     return values[int(rng.random() * len(values))]
 
 
@@ -399,7 +399,7 @@ def motorbike(pen, c):
     pen.oval(11, 18, 2.6, 2.8, (255, 240, 150))
 
 
-MOUNTS = {  # name -> how to draw it, where one sits on it (x, y)
+MOUNTS = {  # name -> how to draw it, where its rider sits (x, y)
     "horse": (horse, (-2, 17)),
     "bicycle": (bicycle, (-5, 20)),
     "dragon": (dragon, (1, 17)),
@@ -572,7 +572,7 @@ def carrying(pen, rng, scene):
 ACTIONS = {"riding": riding, "standing next to": standing, "carrying": carrying}
 
 
-# ---------------------------------------------------------------- styles: what happens to the whole sheet
+# ---------------------------------------------------------------- styles: what happens to the whole picture
 
 
 def brush_strokes(pen, rng):

@@ -26,7 +26,7 @@ def progress(steps: Iterable) -> tqdm:
 
 
 def as_array(images: Tensor | np.ndarray) -> np.ndarray:  # b h w c uint8
-    """Tensors from -1 to 1 as pictures; pictures as they are."""
+    """Turn tensors from -1 to 1 into pictures; leave pictures as they are."""
     return to_pictures(images) if isinstance(images, Tensor) else np.asarray(images)
 
 
@@ -80,7 +80,7 @@ def curve(
     label: str = "loss",
     smooth: int = 25,  # steps averaged for the thick line
 ) -> Figure:
-    """A loss over the steps of a training, thin as it is and thick averaged, with the band of a healthy run."""
+    """A loss over the steps of a training run: thin for each step, thick averaged, with the band of a healthy run."""
     figure, axes = plt.subplots(figsize=(6, 2.6), dpi=DPI)
     axes.plot(losses, color=QUIET, lw=0.6)
     smooth = max(1, min(smooth, len(losses) // 4))
@@ -101,7 +101,7 @@ def lines(
     log: bool = False,  # logarithmic vertical axis
     marker: str = "",  # as in matplotlib, for measured points
 ) -> Figure:
-    """Some curves over one axis."""
+    """Several curves over one axis."""
     figure, axes = plt.subplots(figsize=(6, 2.8), dpi=DPI)
     for label, y in ys.items():
         axes.plot(x, y, label=label, marker=marker)
@@ -118,7 +118,7 @@ def matrix(
     rows: Sequence[str],  # a name for each row
     columns: Sequence[str] | Tensor | np.ndarray,  # names, or pictures as in `sheet`
     title: str = "",
-    scale: tuple[float, float] | None = None,  # what is darkest and what is brightest; None: as in these values
+    scale: tuple[float, float] | None = None,  # the darkest and the brightest value; None: taken from these values
 ) -> Figure:
     """A table of numbers as colours, for similarities and attention."""
     values = np.asarray(values)
@@ -137,7 +137,7 @@ def matrix(
             inset.imshow(image, interpolation="nearest")
             inset.axis("off")
     for (i, j), value in np.ndenumerate(values) if legible else ():
-        dark = value <= (low + high) / 2  # where all are equal, all are dark
+        dark = value <= (low + high) / 2  # if all are equal, all count as dark
         axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
     axes.set_title(title, fontsize=9, pad=44 if not isinstance(columns[0], str) else 6)
     return finish(figure)
@@ -162,7 +162,7 @@ def overlay(
     titles: Sequence[str],  # the words
     zoom: int = 2,
 ) -> Figure:
-    """A picture with heat laid over it, once for each word: bright where the word was looked at."""
+    """A picture with a heat map laid over it, once for each word: bright where the word was looked at."""
     image = as_array(image[None])[0]
     heat = np.asarray(maps, dtype=float)
     heat = heat / heat.max(axis=(1, 2), keepdims=True)
@@ -185,7 +185,7 @@ def arrows(
     boxes: Iterable[tuple[str, float, float, str]],  # text, x, y (0 .. 10, 0 .. 5), colour
     links: Iterable[tuple[int, int, str]],  # from box, to box, what flows
 ) -> Figure:
-    """A map: boxes, and arrows with shapes on them."""
+    """A map: boxes, and arrows labelled with what flows."""
     boxes = list(boxes)
     figure, axes = plt.subplots(figsize=(9, 4.4), dpi=DPI)
     for text, x, y, colour in boxes:
@@ -232,7 +232,7 @@ def finish(figure: Figure) -> Figure:
 
 def display_small(
     *figures: Figure,  # side by side
-    widget=None,  # shown instead where there is a kernel to move it; the figures are for the static page
+    widget=None,  # shown instead where a kernel runs it; the figures are for a static page
 ) -> None:
     """Display figures in 256 colours: a third of the size, so that a notebook of pictures stays under a megabyte."""
     from IPython.display import display

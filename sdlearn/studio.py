@@ -1,6 +1,6 @@
-"""The studio of lesson 5: type a prompt, turn the knobs, and watch the picture come about.
+"""The studio of lesson 5: type a prompt, turn the knobs, and watch the picture take shape.
 
-The picture drawn before stays beside the new one. Settings that were drawn once come from memory.
+The previous picture stays beside the new one. Settings that were drawn before come from memory.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from sdlearn.clip import embed_pictures, embed_text, tokenize
 from sdlearn.draw import advise
 from sdlearn.sampling import decode_latents, text_to_image
 
-ONE_AT_A_TIME = Lock()  # two studios on one model would only be in each other's way
-ZOOM, SIDE = 4, 256  # pixels of the screen for one of a picture, and for a whole one
+ONE_AT_A_TIME = Lock()  # two studios on one model would only get in each other's way
+ZOOM, SIDE = 4, 256  # screen pixels for one pixel of a picture, and for a side of it
 
 
 class Settings(NamedTuple):
-    """All that decides what is drawn."""
+    """Everything that decides what is drawn."""
 
     prompt: str = "a photograph of an astronaut riding a horse on the moon"
     negative: str = ""
@@ -39,17 +39,17 @@ class Film(NamedTuple):
 
 
 class Stopped(Exception):
-    """The learner has clicked on something else."""
+    """The learner has clicked Stop, or Draw again."""
 
 
 class Studio:
-    """`Studio(parts.load(), parts.load_clip())` as the last line of a cell."""
+    """The widget: write `Studio(parts.load(), parts.load_clip())` as the last line of a cell."""
 
     def __init__(
         self,
         model: parts.Parts,
         clip=None,  # to say how well a picture matches its prompt
-        settings: Settings | None = None,  # to begin with; None: a held-out prompt
+        settings: Settings | None = None,  # to start from; None: a held-out prompt
     ):
         settings = settings or Settings()
         self.model, self.clip, self.films, self.stop = model, clip, {}, Event()
@@ -74,7 +74,7 @@ class Studio:
         self.scrub.observe(lambda change: self.look_at(change["new"]), "value")
 
     def _ipython_display_(self) -> None:
-        """The studio; on a static page a strip of its first film."""
+        """Show the studio; on a static page, a strip of its first film."""
         film = self.make(self.settings())
         self.put(film)
         knobs = widgets.VBox([*self.knobs.values(), widgets.HBox([self.button, self.halt, self.bar]), self.note])
@@ -89,8 +89,8 @@ class Studio:
     def make(
         self,
         settings: Settings,
-        stop: Event | None = None,  # set from outside: raises Stopped at the next step
-        tell: Callable[[float], None] = lambda share: None,  # hears how much is done, 0 .. 1
+        stop: Event | None = None,  # once it is set, the next step raises Stopped
+        tell: Callable[[float], None] = lambda share: None,  # called with the share that is done, 0 .. 1
     ) -> Film:
         """Draw a film, or take it from memory."""
         if settings in self.films:
@@ -112,14 +112,14 @@ class Studio:
 
     @torch.no_grad()
     def match(self, prompt: str, picture: torch.Tensor) -> float | None:
-        """How near CLIP puts the picture to the prompt."""
+        """How close CLIP puts the picture to the prompt."""
         if self.clip is None:
             return None
         text = embed_text(self.clip, tokenize(self.model.tokenizer, [prompt]))
         return float(embed_pictures(self.clip, picture.cpu()) @ text.T)
 
     def draw(self) -> Thread:
-        """Draw what the knobs say, in the background, so that Stop is heard; the last click wins."""
+        """Draw what the knobs say, in the background, so that Stop still works; the last click wins."""
         self.stop.set()
         self.stop = Event()
         thread = Thread(target=self.work, args=(self.settings(), self.stop), daemon=True)
@@ -136,7 +136,7 @@ class Studio:
                 film = self.make(settings, stop, lambda share: setattr(self.bar, "value", share))
             except Stopped:
                 return
-            except Exception as error:  # in this thread nobody else would hear of it
+            except Exception as error:  # a thread's errors are shown nowhere else
                 self.note.value = f"{type(error).__name__}: {error}"[:200]
                 return
         if not stop.is_set():

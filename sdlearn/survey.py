@@ -1,7 +1,7 @@
 """How good the pictures are beyond what a caption says: `sdlearn-survey`.
 
 Variety, novelty and likeness are measured between pictures as the course's own CLIP sees them: as
-points in its shared space. Then come faithfulness over guidance and over steps.
+points in its shared space. Then comes faithfulness, over guidance and over steps.
 """
 
 import warnings
@@ -26,8 +26,8 @@ from sdlearn.train import training_scenes
 from sdlearn.vae import decode, encode
 
 GUIDANCE = (0.0, 1.0, 2.0, 4.0, 7.5, 15.0)
-STEPS = (5, 10, 15, 50, 100)  # beside the 30 of guidance 4
-PROMPTS = (  # for variety: many pictures of one prompt; the first pair is a held-out one
+STEPS = (5, 10, 15, 50, 100)  # besides 30, which the row for guidance 4 covers
+PROMPTS = (  # for variety: many pictures of one prompt; the first has a held-out pair
     "a photograph of an astronaut riding a red horse on the moon",
     "a painting of a cat riding a blue turtle by the sea",
     "a postcard of a robot carrying a yellow bicycle in the desert",
@@ -62,11 +62,11 @@ def to_nearest(
 def kernel_distance(
     one: Tensor,  # b d, length 1
     other: Tensor,  # b d, length 1
-) -> tuple[float, float]:  # 0 where both come from one distribution; and how far chance moves it, one deviation
-    """KID: squared distance of two distributions' means, as a cubic kernel sees them (arXiv 1801.01401, section 4).
+) -> tuple[float, float]:  # 0 if both come from one distribution; and how far chance moves it, one deviation
+    """KID: squared distance between the two means, as a cubic kernel sees them (arXiv 1801.01401, section 4).
 
-    Unlike the Frechet distance it is not the larger for fewer pictures. KID's features come from a network
-    trained on photographs; ours from the course's own CLIP, made as long as the kernel expects.
+    Unlike the Frechet distance, it does not grow when there are fewer pictures. KID's features come from a network
+    trained on photographs; ours from the course's own CLIP, scaled to the length that the kernel expects.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save", UserWarning)
@@ -85,7 +85,7 @@ def scenes_of(
     n: int,
     seed: int,
 ) -> Tensor:  # n c h w, -1 .. 1, real scenes that show it
-    """As many real scenes of one prompt: only position, size, tilt and shade differ."""
+    """`n` real scenes of one prompt: only position, size, tilt and shade differ."""
     draws = [Random(f"{seed}/{i}") for i in range(n)]
     return scenes.to_tensor(np.stack([scenes.draw(named(prompt), rng) for rng in draws]))
 
@@ -98,13 +98,13 @@ def likeness(
     known: Tensor,  # m d, the training pictures as points
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> dict[str, dict[str, float]]:  # figure -> kind of picture -> value
-    """Variety, novelty and likeness: each for painted pictures, next to what real ones give."""
+    """Variety, novelty and likeness: each for painted pictures, beside the same for real ones."""
     real = [variety(features(clip, scenes_of(prompt, 64, seed))) for prompt in PROMPTS]
     painted = [variety(features(clip, paint(model, [prompt] * 64, seed))) for prompt in PROMPTS]
     alike = {"real": sum(real) / len(real), "painted": sum(painted) / len(painted)}
     (fresh, captions, _), (other, _, _) = (scenes.sample(n, seed=s + seed) for s in (10_000, 30_000))
     real = scenes.to_tensor(fresh)
-    reference = features(clip, scenes.to_tensor(other))  # strangers to all that are compared with them
+    reference = features(clip, scenes.to_tensor(other))  # not among the scenes compared with it
     points = {
         "real": features(clip, real),
         "through the VAE": features(clip, decode(model.vae, encode(model.vae, real)).cpu()),
@@ -126,9 +126,9 @@ def curves(
     seed: int,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> dict[str, dict[str, float]]:  # setting and kind of pair -> as from `faithfulness`
-    """Faithfulness over guidance, at 30 steps, and over steps, at guidance 4; and DPM-Solver++ in 15."""
+    """Faithfulness over guidance, at 30 steps, and over steps, at guidance 4; and with DPM-Solver++ in 15."""
     fast = model._replace(scheduler=parts.make_scheduler("dpm++", model.scheduler.config))
-    settings = {f"guidance {g:g}": (model, g, 30) for g in GUIDANCE}  # painted by, guidance, steps
+    settings = {f"guidance {g:g}": (model, g, 30) for g in GUIDANCE}  # model, guidance, steps
     settings |= {f"{s} steps": (model, 4.0, s) for s in STEPS}
     settings |= {"15 of DPM-Solver++": (fast, 4.0, 15)}
     found = {}
@@ -143,8 +143,8 @@ def curves(
 @call_parse
 def main(
     model: str = "mini",  # "mini", or a directory made by sdlearn-train
-    n: int = 128,  # pictures for each figure
-    seed: int = 0,  # of captions and noise
+    n: int = 128,  # pictures for each measurement
+    seed: int = 0,  # for the captions and the noise
     json: Path = None,  # also write the figures to this file
 ):
     """Survey a model: variety, novelty, likeness to real scenes; faithfulness over guidance and over steps."""

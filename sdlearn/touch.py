@@ -1,4 +1,4 @@
-"""What moves: controls over the figures of `show`, each one call in a cell."""
+"""What moves: controls for the figures of `show`, each a single call in a cell."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,15 +11,15 @@ from sdlearn import show
 
 
 def move(
-    frame: Callable[..., Figure | Sequence[Figure]],  # one value for each control -> what there is to see, side by side
+    frame: Callable[..., Figure | Sequence[Figure]],  # one value per control -> figures to show side by side
     still: Figure | None = None,  # what stays on a static page; None: what the first values show
     /,
-    ahead: bool = False,  # draw what every value of the one slider shows now, not when it is moved there
-    **controls,  # as for `ipywidgets.interact`: (0, 999, 37) a slider, True a switch, a list a menu, text a line
+    ahead: bool = False,  # draw every value of the only slider now, not when it is moved there
+    **controls,  # as for `ipywidgets.interact`: (0, 999, 37) a slider, True a checkbox, a list a menu, text a text box
 ) -> None:
-    """Figures that follow their controls; a setting that was moved to before comes from memory.
+    """Figures that follow their controls; settings that were shown before come from memory.
 
-    A ValueError of `frame` becomes a line under the controls, and the figures stay as they were.
+    A ValueError from `frame` becomes a line under the controls, and the figures stay as they were.
     """
 
     def figures(*values) -> Sequence[Figure]:
@@ -60,16 +60,16 @@ def move(
 
 def live(
     box: widgets.Widget,
-    what: str,  # there is to move
+    what: str,  # what there is to move
     *stills: Figure,  # what a static page shows
 ) -> None:
-    """A widget; where no kernel is there to move it (a page on the web, a notebook just opened) it is a picture."""
+    """Show a widget; where no kernel runs (a page on the web, a notebook just opened), a picture takes its place."""
     print("Live, you can move:", what)
     show.display_small(*stills, widget=box)
 
 
 def control(name: str, abbreviation) -> widgets.ValueWidget:
-    """The widget that `ipywidgets.interact` would make; a line of text is heard when it is finished."""
+    """The widget that `ipywidgets.interact` would make; a line of text counts once it is finished."""
     knob = widgets.interactive.widget_from_abbrev(abbreviation)
     if knob is None:
         raise ValueError(f"{name} must be as for ipywidgets.interact, such as (0, 10) or a list; got {abbreviation!r}")
@@ -85,7 +85,7 @@ def film(
     columns: int = 8,
     zoom: int = 2,
 ) -> None:
-    """A strip of at most `columns` frames that stays on a static page; live, a slider over all of them."""
+    """A strip of at most `columns` frames for a static page; live, a slider over all of them."""
     frames = show.as_array(frames)
     titles = list(titles) if titles is not None else [str(i) for i in range(len(frames))]
     from_the_start = widgets.IntSlider(0, 0, len(frames) - 1)

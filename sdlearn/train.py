@@ -44,8 +44,8 @@ def train_clip(
 ) -> list[float]:  # the loss at each step
     """Contrastive training on captions and pictures, half of each batch hard to tell apart.
 
-    That half are captions that share most words with one of them: who is to find his own among these must
-    read every word, where among captions drawn blindly style and place nearly always decide.
+    That half holds captions that share the most words with one of them: to tell these apart, CLIP must
+    read every word, while among captions drawn at random, style and place nearly always decide.
     """
     words = torch.zeros(len(tokens), tokens.max() + 1).scatter_(1, tokens, 1)  # n v, 1 where a caption has the word
 
@@ -65,7 +65,7 @@ def train_vae(
     batch: int = 16,
     **options,  # of `fit`
 ) -> list[float]:  # the loss at each step
-    """Training the autoencoder to give back what it was shown."""
+    """Train the autoencoder to give back what it is shown."""
     if pictures.shape[1:] != (scenes.SIZE, scenes.SIZE, 3):
         raise ValueError(f"pictures must be (n, {scenes.SIZE}, {scenes.SIZE}, 3); got {pictures.shape}")
 
@@ -89,7 +89,7 @@ def train_unet(
     drop: float = 0.1,  # how often a caption is dropped
     **options,  # of `fit`
 ) -> list[float]:  # the loss at each step
-    """Training the noise predictor: noisy latents, their step and their caption in, the noise out."""
+    """Train the noise predictor: noisy latents, their step and their caption in, the noise out."""
 
     def examples(g):
         i, t = picks(g, len(latents), batch), torch.randint(1000, (batch,), generator=g)
@@ -108,7 +108,7 @@ def train_judge(
     batch: int = 64,
     **options,  # of `fit`
 ) -> list[float]:  # the loss at each step
-    """Training the judge of `sdlearn-measure` on real scenes, sharp and spoilt."""
+    """Train the judge of `sdlearn-measure` on real scenes, sharp and spoilt."""
 
     def examples(g):
         i = picks(g, len(pictures), batch)
@@ -173,12 +173,12 @@ MAKE = {"clip": make_clip, "vae": make_vae, "unet": make_unet, "judge": make_jud
 
 @call_parse(pos=["what"])
 def main(
-    what: str = "all",  # clip, vae, unet, judge (the one that measures), or all: clip, vae and unet
-    out: Path = Path("runs/mine"),  # directory for the trained parts; a StableDiffusionPipeline when all is done
+    what: str = "all",  # clip, vae, unet, judge (for sdlearn-measure), or all (clip, vae and unet)
+    out: Path = Path("runs/mine"),  # directory for the trained parts; a StableDiffusionPipeline once all are trained
     steps: int = None,  # batches for each part, instead of the usual number
-    batch: int = None,  # examples in each, instead of the usual number
-    seed: int = 0,  # of the first weights and of all batches
-    precision: str = None,  # no or bf16; left out: bf16 where the processor has fast units for it
+    batch: int = None,  # examples in each batch, instead of the usual number
+    seed: int = 0,  # for the initial weights and all batches
+    precision: str = None,  # no or bf16; if left out, bf16 where the processor has fast units for it
     resume: bool = False,  # go on with a run that was stopped
 ):
     """Train the parts of a small Stable Diffusion on pictures that the course draws."""
@@ -196,7 +196,7 @@ def main(
         raise CliError(f'--precision must be no or bf16; got "{precision}"')
     options = {"seed": seed, "precision": precision or best_precision()}
     options |= {name: number for name, number in (("steps", steps), ("batch", batch)) if number}
-    processes = PartialState(cpu=shared_cpu())  # one, or as many as `torchrun` or `accelerate launch` began
+    processes = PartialState(cpu=shared_cpu())  # one, or as many as `torchrun` or `accelerate launch` started
     checkpoints = {part: out / "checkpoints" / f"{part}.pt" for part in chosen}
     writes = {"clip": ("clip", "text_encoder", "tokenizer")}  # every other part: its own folder
     held = {part: [checkpoints[part], *(out / x for x in writes.get(part, (part,)))] for part in chosen}

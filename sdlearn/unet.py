@@ -8,7 +8,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 
-def new_unet() -> UNet2DConditionModel:  # 7.7 M parameters, from random weights
+def new_unet() -> UNet2DConditionModel:  # 7.7 M parameters, with random weights
     """A small `UNet2DConditionModel`: latents 4 x 8 x 8, text 128 wide, attention in every block."""
     widths = (128, 144)  # channels at 8 x 8 and at 4 x 4
     return UNet2DConditionModel(
@@ -21,7 +21,7 @@ def new_unet() -> UNet2DConditionModel:  # 7.7 M parameters, from random weights
         down_block_types=("CrossAttnDownBlock2D",) * len(widths),
         up_block_types=("CrossAttnUpBlock2D",) * len(widths),
         cross_attention_dim=128,
-        attention_head_dim=4,  # heads, in spite of the name: diffusers keeps it for old files
+        attention_head_dim=4,  # the number of heads, despite its name, which diffusers keeps for old files
     )
 
 
@@ -42,7 +42,7 @@ def attention(
     v: Tensor,  # b m d, values: what each word has to say
     heads: int = 1,  # d is split evenly among them
 ) -> tuple[Tensor, Tensor]:  # b l d, what each place heard; b heads l m, whom it listened to
-    """softmax(q k^T / sqrt(d)) v, in each head apart (arXiv 1706.03762, eq. 1)."""
+    """softmax(q k^T / sqrt(d)) v, in each head separately (arXiv 1706.03762, eq. 1)."""
     if q.shape[::2] != k.shape[::2] or k.shape != v.shape:
         raise ValueError(f"q must be (b, l, d), k and v (b, m, d); got {[tuple(x.shape) for x in (q, k, v)]}")
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # b heads l d/heads
@@ -53,9 +53,9 @@ def attention(
 def drop_captions(
     text: Tensor,  # b l d, encoded captions
     empty: Tensor,  # 1 l d, the encoded empty prompt
-    drop: Tensor,  # b, True where the caption is to go
+    drop: Tensor,  # b, True where the caption is dropped
 ) -> Tensor:  # b l d
-    """Put the empty prompt in the place of some captions, so that it comes to mean "any picture" (arXiv 2207.12598)."""
+    """Replace some captions with the empty prompt, so that it comes to mean "any picture" (arXiv 2207.12598)."""
     return torch.where(drop[:, None, None], empty, text)
 
 
@@ -63,10 +63,10 @@ def diffusion_loss(
     unet: UNet2DConditionModel,
     x_t: Tensor,  # b c h w, noisy latents
     t: Tensor,  # b, integer steps, 0 .. 999
-    eps: Tensor,  # b c h w, the noise that is in x_t: what is to be predicted
+    eps: Tensor,  # b c h w, the noise in x_t: what the U-Net has to predict
     text: Tensor,  # b l d, encoded captions
 ) -> Tensor:  # scalar
-    """Mean square of what the prediction missed: |eps - eps_theta(x_t, t, text)|^2 (DDPM eq. 14)."""
+    """Mean squared error of the prediction: |eps - eps_theta(x_t, t, text)|^2 (DDPM eq. 14)."""
     return F.mse_loss(unet(x_t, t, encoder_hidden_states=text).sample, eps)
 
 
@@ -79,7 +79,7 @@ class AttentionMaps:
     def __init__(self, unet: UNet2DConditionModel):
         self.unet, self.before, self.maps = unet, unet.attn_processors, {}
 
-    def __enter__(self) -> dict[str, list[Tensor]]:  # layer -> one b heads places words per call
+    def __enter__(self) -> dict[str, list[Tensor]]:  # layer -> one tensor per call, b heads places words
         here = {}
         for name, processor in self.before.items():
             here[name] = self._recorder(name.removesuffix(".processor")) if "attn2" in name else processor

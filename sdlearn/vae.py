@@ -1,7 +1,7 @@
 """Lesson 2: the autoencoder, from pictures to latents and back.
 
 The letters are the paper's (Kingma and Welling, arXiv 1312.6114): x a picture, z a latent,
-mu and sigma the normal distribution that the encoder predicts for z, eps the noise.
+mu and sigma the mean and deviation of the normal distribution that the encoder predicts for z, eps the noise.
 """
 
 import torch
@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 
-def new_vae() -> AutoencoderKL:  # 2.4 M parameters, from random weights
+def new_vae() -> AutoencoderKL:  # 2.4 M parameters, with random weights
     """A small `AutoencoderKL`: 3 x 64 x 64 to 4 x 8 x 8, the same factor of 48 as Stable Diffusion."""
     widths = (16, 32, 80, 112)  # channels at 64, 32, 16 and 8 pixels a side
     return AutoencoderKL(
@@ -49,8 +49,8 @@ def vae_loss(
 ) -> Tensor:  # scalar
     """How far the reconstruction is from the picture, and a little KL: 0.5 L1 + 2 MSE + 1e-6 KL.
 
-    L1 keeps edges, the square keeps colours. Stable Diffusion's KL has the weight 1e-6 too (arXiv 2112.10752,
-    appendix G), but stands beside a sum over the picture where ours stands beside a mean: ours is the stronger.
+    L1 keeps edges, MSE keeps colours. Stable Diffusion's KL has the weight 1e-6 too (arXiv 2112.10752,
+    appendix G), but is added to a sum over the picture, ours to a mean: ours is the stronger.
     """
     posterior = vae.encode(x).latent_dist
     z = reparameterise(posterior.mean, posterior.std, eps)
@@ -76,7 +76,7 @@ def decode(
     latents: Tensor,  # b c h w, scaled
     batch: int = 64,  # latents at a time, to save memory
 ) -> Tensor:  # b c 8h 8w, about -1 .. 1
-    """Latents to pictures: undo the scale factor, then the decoder."""
+    """Latents to pictures: undo the scale factor, then decode."""
     return torch.cat([vae.decode(z / vae.config.scaling_factor).sample for z in latents.to(vae.device).split(batch)])
 
 
@@ -90,7 +90,7 @@ def scale_factor(
 def psnr(
     x: Tensor,  # b c h w, -1 .. 1
     y: Tensor,  # b c h w, -1 .. 1
-) -> float:  # decibels: +6 is half the error
+) -> float:  # decibels: 6 more is half the error
     """Peak signal-to-noise ratio, 10 log10(range^2 / MSE), averaged over the pictures."""
     mse = (x - y).square().flatten(1).mean(1).clamp(min=1e-10)
     return float((10 * torch.log10(4 / mse)).mean())  # the range is 2, from -1 to 1
