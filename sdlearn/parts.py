@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file
-from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 from sdlearn.hub import MINI, RELATIVES, WEIGHTS, find, guarded, remedy, weights_file
@@ -62,15 +62,12 @@ def load(
     root = find(name, dtype)
     check_memory(name, root, device, dtype)
     parts = Parts(
-        load_part(CLIPTokenizer, root, "tokenizer"),
-        load_part(CLIPTextModel, root, "text_encoder", dtype),
-        load_part(AutoencoderKL, root, "vae", dtype),
-        load_part(UNet2DConditionModel, root, "unet", dtype),
-        load_scheduler(root),
+        text_encoder=load_part(CLIPTextModel, root, "text_encoder", dtype),
+        tokenizer=load_tokenizer(root),
+        vae=load_part(AutoencoderKL, root, "vae", dtype),
+        unet=load_part(UNet2DConditionModel, root, "unet", dtype),
+        scheduler=load_scheduler(root),
     )
-    text, sizes = parts.text_encoder.config, (len(parts.tokenizer), parts.tokenizer.model_max_length)
-    if sizes != (text.vocab_size, text.max_position_embeddings):  # without its file a tokenizer opens, but is empty
-        raise ValueError(f"{root / 'tokenizer'} is damaged or another model's: {remedy(root, 'tokenizer')}")
     for model in parts[1:4]:
         model.to(device).requires_grad_(False)
     return parts
@@ -128,11 +125,9 @@ def load_part(
     dtype: torch.dtype = torch.float32,
 ):  # an instance of `kind`
     """Load one part with its library's own `from_pretrained`, safetensors only."""
-    options = {"subfolder": subfolder, "local_files_only": True}
-    if kind is CLIPTokenizer:
-        return guarded(root, subfolder, lambda: kind.from_pretrained(root, **options))
     variant = "fp16" if ".fp16" in weights_file(root, subfolder, dtype).suffixes else None
-    options |= {"use_safetensors": True, "output_loading_info": True, "dtype": dtype, "variant": variant}
+    options = {"subfolder": subfolder, "local_files_only": True, "dtype": dtype, "variant": variant}
+    options |= {"use_safetensors": True, "output_loading_info": True}
     disable_progress_bar()  # a local file needs none, and every lesson would store it in its output
     try:
         model, info = guarded(root, subfolder, lambda: kind.from_pretrained(root, **options))
@@ -143,9 +138,20 @@ def load_part(
     return model.eval()
 
 
-def load_tokenizer(root: str | Path = MINI) -> CLIPTokenizer:
-    """Load only the tokenizer of a model."""
-    return load_part(CLIPTokenizer, find(root), "tokenizer")
+def load_tokenizer(
+    root: Path = MINI,  # a directory with a tokenizer and a text encoder
+) -> CLIPTokenizer:
+    """Load only the tokenizer of a model; without its file of words it would open too, but be empty."""
+
+    def sizes() -> tuple[int, int]:
+        text = CLIPTextConfig.from_pretrained(root, subfolder="text_encoder", local_files_only=True)
+        return text.vocab_size, text.max_position_embeddings
+
+    options = {"subfolder": "tokenizer", "local_files_only": True}
+    tokenizer = guarded(root, "tokenizer", lambda: CLIPTokenizer.from_pretrained(root, **options))
+    if (len(tokenizer), tokenizer.model_max_length) != guarded(root, "text_encoder", sizes):
+        raise ValueError(f"{root / 'tokenizer'} is damaged or another model's: {remedy(root, 'tokenizer')}")
+    return tokenizer
 
 
 def load_scheduler(root: Path):

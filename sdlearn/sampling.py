@@ -46,15 +46,15 @@ def guide(
 def denoise(
     unet,
     scheduler,  # with its timesteps set
-    latents: Tensor,  # b c h w, noise to begin with
+    latents: Tensor,  # b c h w, noise to start from
     empty: Tensor,  # b l d, the empty or the negative prompts, encoded
     text: Tensor,  # b l d, the prompts, encoded
     guidance_scale: float,
     generator: torch.Generator | None = None,  # for schedulers that add noise of their own, such as DDPM
-    progress: Callable[[Iterable], Iterable] = iter,  # wraps the steps, to show how far it is
+    progress: Callable[[Iterable], Iterable] = iter,  # wraps the steps, to show progress
     watch: Callable[[Tensor, Tensor], None] | None = None,  # called with t and the latents after each step
 ) -> Tensor:  # b c h w, clean latents
-    """From noise to clean latents, one scheduler step at a time (DDIM, arXiv 2010.02502, eq. 12, for one)."""
+    """From noise to clean latents, one scheduler step at a time (for DDIM: arXiv 2010.02502, eq. 12)."""
     context = torch.cat([empty, text])  # 2b l d: unconditional first
     takes_generator = "generator" in inspect.signature(scheduler.step).parameters
     extra = {"generator": generator} if takes_generator else {}

@@ -10,7 +10,7 @@ from accelerate import PartialState
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from fastcore.script import CliError, call_parse
 from torch import Tensor, nn
-from transformers import CLIPModel
+from transformers import CLIPModel, CLIPTextModel
 
 from sdlearn import judging, parts, saving, scenes
 from sdlearn.clip import clip_loss, new_clip, new_tokenizer, tokenize
@@ -139,14 +139,9 @@ def make_unet(out: Path, **options) -> Callable:
     for part in ("text_encoder", "vae"):
         if not (out / part).is_dir():
             raise FileNotFoundError(f"{out / part} is missing: train clip and vae first, with the same --out")
-    tokenizer, text_encoder, vae = (
-        parts.load_part(kind, out, part)
-        for kind, part in (
-            (parts.CLIPTokenizer, "tokenizer"),
-            (parts.CLIPTextModel, "text_encoder"),
-            (AutoencoderKL, "vae"),
-        )
-    )
+    tokenizer = parts.load_tokenizer(out)
+    text_encoder = parts.load_part(CLIPTextModel, out, "text_encoder")
+    vae = parts.load_part(AutoencoderKL, out, "vae")
     pictures, captions, _ = training_scenes()
     device = parts.best_device()
     with torch.no_grad():

@@ -68,7 +68,7 @@ def open_lesson(page, lab, name):
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
 
 
-def run_all(page, seconds=300):
+def run_all(page, seconds=1200):  # four times what the longest lesson takes on slow cores: a guard against a standstill
     """Run every cell, and wait for the last."""
     page.wait_for_function(READY, timeout=60_000)
     page.evaluate(RUN_ALL)

@@ -75,14 +75,14 @@ def test_weights_of_another_model_are_named(copy, part):
         parts.load(copy)
 
 
-@pytest.mark.parametrize("part", ["vae", "unet"])
+@pytest.mark.parametrize("part", ["text_encoder", "vae", "unet"])
 def test_a_config_that_is_no_json_is_named(copy, part):
     damage(copy / part / "config.json", b"{")
     with pytest.raises(ValueError, match=rf"^\S*/{part}/config.json is damaged"):
         parts.load(copy)
 
 
-@pytest.mark.parametrize("part", ["scheduler/scheduler_config.json", "vae/config.json", "unet/config.json"])
+@pytest.mark.parametrize("part", ["scheduler/scheduler_config.json", *(f"{part}/config.json" for part in hub.WEIGHTS)])
 @pytest.mark.parametrize("content", [b"{}", b"[]"])
 def test_settings_that_say_nothing_are_named(copy, part, content):
     damage(copy / part, content)
@@ -99,8 +99,9 @@ def test_a_tokenizer_without_words_or_without_a_length_is_named(copy, file):
 
 def test_a_tokenizer_whose_words_are_missing_is_named(copy):
     (copy / "tokenizer" / "tokenizer.json").unlink()
-    with pytest.raises(ValueError, match=r"^\S*/tokenizer is damaged or another"):
-        parts.load(copy)
+    for load in (parts.load, parts.load_tokenizer):
+        with pytest.raises(ValueError, match=r"^\S*/tokenizer is damaged or another"):
+            load(copy)
 
 
 def test_an_unknown_scheduler_says_which_there_are():
