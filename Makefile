@@ -57,6 +57,7 @@ test: $(STAMP)
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check sdlearn tests
 	$(PY) -m pytest
+	$(PY) -m pytest tests/on_other_device.py
 	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
 
 browser: $(STAMP)
