@@ -68,7 +68,7 @@ def open_lesson(page, lab, name):
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
 
 
-def run_all(page, seconds=1200):  # four times what the longest lesson takes on slow cores: a guard against a standstill
+def run_all(page, seconds=1200):  # against a standstill: three times what lesson 4 needs on slow cores
     """Run every cell, and wait for the last."""
     page.wait_for_function(READY, timeout=60_000)
     page.evaluate(RUN_ALL)

@@ -17,8 +17,9 @@ from torch.utils._pytree import tree_map
 
 from sdlearn import draw, judging, parts, scenes, show, studio, train
 from sdlearn.clip import embed_pictures, new_clip, new_tokenizer, retrieval, tokenize
+from sdlearn.noising import predict_x0, q_sample, snr
 from sdlearn.sampling import text_to_image
-from sdlearn.unet import AttentionMaps, new_unet
+from sdlearn.unet import AttentionMaps, new_unet, time_embedding
 from sdlearn.vae import decode, encode, new_vae
 
 PROMPTS = ["a cat riding a red horse", ""]
@@ -131,6 +132,16 @@ def test_pictures_become_the_same_latents_and_points(ours, theirs):
     clip.to(NAME)
     assert_close(embed_pictures(clip, pictures).cpu(), near, atol=1e-5, rtol=0)
     assert retrieval(clip, pictures, tokens) == found
+
+
+def test_noise_is_added_and_taken_away_as_on_the_cpu():
+    x0, eps, t = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8), torch.tensor([0, 500, 999])
+    x_t = q_sample(x0, t, eps)
+    x0_there, eps_there, t_there, x_t_there = (x.to(NAME) for x in (x0, eps, t, x_t))
+    assert_close(q_sample(x0_there, t_there, eps_there).cpu(), x_t)
+    assert_close(predict_x0(x_t_there, t_there, eps_there).cpu(), predict_x0(x_t, t, eps))
+    assert_close(snr(t_there).cpu(), snr(t))
+    assert_close(time_embedding(t_there, 128).cpu(), time_embedding(t, 128), atol=1e-5, rtol=0)
 
 
 def test_attention_maps_are_the_same(ours, theirs):
