@@ -86,6 +86,7 @@ def convolve_backward(*args):
 _setup_privateuseone_for_python_backend(NAME, Backend())
 EVERYTHING, CONVOLUTION = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
 EVERYTHING.fallback(compute, "PrivateUse1")
+EVERYTHING.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")  # autocast changes nothing here
 CONVOLUTION.impl("convolution_overrideable", convolve, "PrivateUse1")
 CONVOLUTION.impl("convolution_backward_overrideable", convolve_backward, "PrivateUse1")
 torch.__future__.set_swap_module_params_on_conversion(True)  # a moved module keeps its parameters, as on a GPU
