@@ -125,6 +125,7 @@ def load_part(
     dtype: torch.dtype = torch.float32,
 ):  # an instance of `kind`
     """Load one part with its library's own `from_pretrained`, safetensors only."""
+    guarded(root, f"{subfolder}/config.json", lambda: config(root, subfolder))  # else the weights would be blamed
     variant = "fp16" if ".fp16" in weights_file(root, subfolder, dtype).suffixes else None
     options = {"subfolder": subfolder, "local_files_only": True, "dtype": dtype, "variant": variant}
     options |= {"use_safetensors": True, "output_loading_info": True}
