@@ -121,14 +121,13 @@ def test_the_last_section_of_lesson_5(best):
 
 
 def test_pictures_become_the_same_latents_and_points(ours, theirs):
-    pictures = scenes.to_tensor(scenes.sample(4, seed=1)[0])
+    drawn, captions, _ = scenes.sample(4, seed=1)
+    pictures, tokens = scenes.to_tensor(drawn), tokenize(parts.load_tokenizer(), captions)
     one, other = (encode(model.vae, pictures) for model in (ours, theirs))
     assert_close(other.cpu(), one, atol=1e-4, rtol=0)
     assert_close(decode(theirs.vae, other).cpu(), decode(ours.vae, one), atol=1e-4, rtol=0)
     clip = parts.load_clip()
-    near = embed_pictures(clip, pictures)
-    tokens = tokenize(parts.load_tokenizer(), scenes.sample(4, seed=1)[1])
-    found = retrieval(clip, pictures, tokens)
+    near, found = embed_pictures(clip, pictures), retrieval(clip, pictures, tokens)
     clip.to(NAME)
     assert_close(embed_pictures(clip, pictures).cpu(), near, atol=1e-5, rtol=0)
     assert retrieval(clip, pictures, tokens) == found
@@ -211,5 +210,5 @@ def test_a_run_that_was_stopped_goes_on_there(best, tmp_path):
 
 
 def test_all_parts_from_one_command_make_a_pipeline(best, tmp_path):
-    train.main("all", out=tmp_path / "mine", steps=2, batch=4, precision="bf16")  # the others in full
+    train.main("all", out=tmp_path / "mine", steps=2, batch=4, precision="bf16")  # the other runs: full
     assert text_to_image(parts.load(tmp_path / "mine"), PROMPTS, steps=2).shape == (2, 3, 64, 64)
