@@ -6,6 +6,7 @@ OUT ?= runs/mine
 NOTEBOOKS ?= notebooks/*.ipynb notebooks/solutions/*.ipynb
 LAB_ARGS ?=
 ARGS ?=
+WORKERS ?= 2
 export PROMPT
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -19,7 +20,11 @@ WRONG_PYTHON = sdlearn needs Python 3.11, 3.12 or 3.13; "$(PYTHON)" is something
 LAB = --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb --log-level=WARN \
 	$(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab draw test train measure survey bench browser notebooks
+# two workers with one thread each are quicker than one with two; a file's tests stay together
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=900
+
+.PHONY: help lab draw test quick style train measure survey bench browser notebooks
 
 help:
 	@echo "make lab                 JupyterLab on the first lesson (LAB_ARGS= for more options)"
@@ -28,7 +33,8 @@ help:
 	@echo "make measure             how often a picture shows what its prompt said (ARGS= for more options)"
 	@echo "make survey              variety, novelty, likeness; over guidance and over steps"
 	@echo "make bench               speed and memory, as tables; how fast widgets follow (nothing else should run beside it)"
-	@echo "make test                style, tests, every lesson and every solution"
+	@echo "make test                style, tests, every lesson and every solution (WORKERS= for more than two at a time)"
+	@echo "make quick               style, and the tests that take no time: after each change"
 	@echo "make browser             the lessons in a real browser, where there is a Chromium"
 	@echo "make notebooks           run every lesson and solution again and store the outputs"
 
@@ -47,21 +53,25 @@ measure: $(STAMP)
 	@$(VENV)/bin/sdlearn-measure $(ARGS)
 
 survey: $(STAMP)
-	@$(VENV)/bin/sdlearn-survey $(ARGS)
+	@cd tests && $(abspath $(PY)) -m benchmarks.survey $(ARGS)
 
 bench: $(STAMP)
 	@cd tests && $(abspath $(PY)) -m benchmarks.cost && $(abspath $(PY)) -m benchmarks.loop
-	@cd tests && $(abspath $(PY)) -m benchmarks.touch
+	@cd tests && $(abspath $(PY)) -m benchmarks.widgets
 
-test: $(STAMP)
+test: style
+	$(PYTEST) $(NBVAL) notebooks tests
+
+quick: style
+	$(PYTEST) -m "not slow" tests
+
+style: $(STAMP)
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check sdlearn tests
-	$(PY) -m pytest
-	$(PY) -m pytest tests/on_other_device.py
-	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
+	$(VENV)/bin/ty check
 
 browser: $(STAMP)
-	@$(PY) -c "import jupyterlab_slideshow, playwright" 2>/dev/null || $(PY) -m pip install -q -c constraints.txt -e .[browser]
+	@$(PY) -c "import jupyterlab_slideshow, playwright" 2>/dev/null || $(PY) -m pip install -q -c constraints.txt -e .[test,browser]
 	$(PY) -m pytest tests/test_browser.py $(ARGS)
 
 notebooks: $(STAMP)
@@ -73,7 +83,7 @@ $(PY):
 	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(STAMP): $(PY) pyproject.toml constraints.txt
-	@$(PY) -m pip install -c constraints.txt -e .
+	@$(PY) -m pip install -c constraints.txt -e .[test]
 	@# else JupyterLab asks whether to fetch news, and the course needs no network
 	@$(PY) -m jupyterlab.labextensions disable @jupyterlab/apputils-extension:announcements 2>/dev/null || true
 	@touch $(STAMP)

@@ -1,11 +1,12 @@
 """Lesson 1: words to tokens, two encoders, and the contrastive loss that joins them (arXiv 2103.00020)."""
 
 from collections import Counter
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
 LENGTH = 24  # tokens in a prompt, start and end included; Stable Diffusion's is 77
 WIDTH = 128  # numbers per token; Stable Diffusion's is 768
@@ -17,15 +18,11 @@ def learn_merges(
     n: int,  # at most this many merges
 ) -> list[tuple[str, str]]:  # which neighbours to join, in order
     """Byte pair encoding: join the most frequent pair of neighbours, over and over (arXiv 1508.07909, algorithm 1)."""
-    split = {word: (*word[:-1], word[-1] + END) for word in words}
+    split: dict[str, tuple[str, ...]] = {word: (*word[:-1], word[-1] + END) for word in words}
     merges = []
-    while len(merges) < n:
-        pairs = count_pairs(split, words)
-        if not pairs:  # every word is one piece
-            break
-        best = max(sorted(pairs), key=pairs.get)
-        merges.append(best)
-        split = {word: merge(pieces, best) for word, pieces in split.items()}
+    while len(merges) < n and (pairs := count_pairs(split, words)):  # no pairs: every word is one piece
+        merges.append(max(sorted(pairs), key=lambda pair: pairs[pair]))
+        split = {word: merge(pieces, merges[-1]) for word, pieces in split.items()}
     return merges
 
 
@@ -36,7 +33,7 @@ def count_pairs(
     """Count how often each two pieces are neighbours."""
     pairs = Counter()
     for word, pieces in split.items():
-        for pair in zip(pieces, pieces[1:], strict=False):
+        for pair in pairwise(pieces):
             pairs[pair] += words[word]
     return pairs
 
@@ -63,8 +60,7 @@ def new_tokenizer(
 
     All 256 bytes are in it, so any text can be turned into tokens, whatever its alphabet.
     """
-    pairs = learn_merges(Counter(word for text in captions for word in text.lower().split()), merges)
-    letters = byte_letters()
+    letters, pairs = byte_letters(), learn_merges(Counter(" ".join(captions).lower().split()), merges)
     tokens = [*letters, *(c + END for c in letters), *(a + b for a, b in pairs), "<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(vocab={t: i for i, t in enumerate(tokens)}, merges=pairs, model_max_length=LENGTH)
 
@@ -78,32 +74,18 @@ def byte_letters() -> list[str]:  # 256 characters
 
 def new_clip(
     tokenizer: CLIPTokenizer,  # gives the size of the vocabulary and the special tokens
-    dropout: float = 0.0,  # share of the text tower's attention weights that is dropped at random in training
+    dropout: float = 0.0,  # fraction of the text encoder's attention weights that is set to zero in training
+    size: int = 64,  # pixels a side of a picture, divisible by 8
 ) -> CLIPModel:  # 1.3 M parameters, with random weights
     """Two small transformers, one for captions and one for pictures, that share a space of 64 dimensions.
 
     Without dropout, a long training run learns pairs by heart: *knight* and *wheels* together come to mean motorbike.
     """
-    tower = dict(hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=3, num_attention_heads=4)
-    special = dict(
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-    )
-    text = CLIPTextConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=LENGTH, attention_dropout=dropout, **tower, **special
-    )
-    vision = CLIPVisionConfig(image_size=64, patch_size=8, **tower)
+    shape = dict(hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=3, num_attention_heads=4)
+    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    words = dict(vocab_size=len(tokenizer), max_position_embeddings=LENGTH, attention_dropout=dropout)
+    text, vision = CLIPTextConfig(**shape, **special, **words), CLIPVisionConfig(**shape, image_size=size, patch_size=8)
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)).eval()
-
-
-def text_encoder_of(
-    clip: CLIPModel,
-) -> CLIPTextModel:  # a copy of its text tower, without the last layer
-    """The U-Net's text encoder, as in Stable Diffusion 2: the last layer sums captions up and ties words together."""
-    tower = clip.text_model
-    config = CLIPTextConfig(**tower.config.to_dict() | {"num_hidden_layers": tower.config.num_hidden_layers - 1})
-    short = CLIPTextModel(config)
-    short.load_state_dict({name: tower.state_dict()[name] for name in short.state_dict()})
-    return short.eval()
 
 
 def tokenize(
@@ -111,10 +93,8 @@ def tokenize(
     captions: list[str],
 ) -> Tensor:  # b l, token numbers, cut off or padded to the model's length
     """Turn captions into token numbers, all of the same length."""
-    filled = tokenizer(
-        captions, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
-    )
-    return filled.input_ids
+    form = dict(padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt")
+    return tokenizer(captions, **form).input_ids
 
 
 def embed_text(
@@ -136,7 +116,7 @@ def embed_pictures(
 def contrastive_loss(
     text: Tensor,  # b d, length 1
     pictures: Tensor,  # b d, length 1; picture i belongs to text i
-    log_scale: Tensor,  # scalar, log(1 / temperature): the logarithm is learnt, its exponential used
+    log_scale: Tensor,  # scalar, log(1 / temperature): the logarithm is learned, its exponential used
     same: Tensor | None = None,  # b b, True where two captions are equal: these are not negatives
 ) -> Tensor:  # scalar
     """Each caption must find its picture, and each picture its caption (arXiv 2103.00020, figure 3)."""
@@ -145,8 +125,7 @@ def contrastive_loss(
     logits = log_scale.exp() * text @ pictures.T  # b b, row: caption, column: picture
     right = torch.arange(len(text), device=text.device)
     if same is not None:
-        twins = same & ~torch.eye(len(text), dtype=torch.bool, device=text.device)
-        logits = logits.masked_fill(twins, float("-inf"))
+        logits = logits.masked_fill(same & (right[:, None] != right), float("-inf"))
     return (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
 
 
@@ -168,4 +147,4 @@ def retrieval(
 ) -> float:  # 0 .. 1
     """How often the caption nearest to a picture, among all of these, is its own."""
     similarity = embed_pictures(clip, pictures) @ embed_text(clip, tokens).T  # picture, caption
-    return (similarity.argmax(1) == torch.arange(len(pictures), device=similarity.device)).float().mean().item()
+    return (similarity.argmax(1).cpu() == torch.arange(len(pictures))).float().mean().item()

@@ -7,21 +7,18 @@ eps the noise, beta_t the variance added at step t, alpha_bar_t what is left of 
 import torch
 from torch import Tensor
 
-STEPS = 1000  # Stable Diffusion's
-BETAS = (0.00085, 0.012)  # first and last, Stable Diffusion's; DDPM has 0.0001 and 0.02
-
 
 def scaled_linear_betas(
-    steps: int = STEPS,
-    first: float = BETAS[0],
-    last: float = BETAS[1],
+    steps: int = 1000,
+    first: float = 0.00085,
+    last: float = 0.012,
 ) -> Tensor:  # steps, rising
     """Stable Diffusion's schedule: the square roots of the betas rise linearly."""
     return torch.linspace(first**0.5, last**0.5, steps) ** 2
 
 
 def linear_betas(
-    steps: int = STEPS,
+    steps: int = 1000,
     first: float = 0.0001,
     last: float = 0.02,
 ) -> Tensor:  # steps, rising
@@ -36,21 +33,47 @@ def alpha_bar(
     return torch.cumprod(1 - betas, 0)
 
 
-ALPHA_BAR = alpha_bar(scaled_linear_betas())
+class Schedule:
+    """A noise schedule: how much of x0 and how much noise is in x_t, at each step.
 
-
-def at(
-    t: Tensor,  # b, integer steps, 0 .. 999
-    x: Tensor,  # b c h w, what alpha_bar is looked up for
-) -> Tensor:  # b 1 1 1, alpha_bar of each picture's own step
-    """Look up alpha_bar for each picture.
-
-    Raises ValueError if `t` is not one number per picture: (b, 1) would broadcast
-    without complaint and mix pictures with one another's noise.
+    One whose two factors are not the roots of alpha_bar_t and 1 - alpha_bar_t, such as the straight
+    path of flow matching, has a `factors` of its own.
     """
-    if t.shape != x.shape[:1]:
-        raise ValueError(f"t must have shape ({len(x)},), one step per picture; got {tuple(t.shape)}")
-    return ALPHA_BAR.to(x.device)[t][:, None, None, None]
+
+    def __init__(
+        self,
+        betas: Tensor,  # steps
+    ):
+        self.betas, self.alpha_bar = betas, alpha_bar(betas)
+
+    def __len__(self) -> int:
+        return len(self.alpha_bar)
+
+    def alpha_bar_at(
+        self,
+        t: Tensor,  # b, integer steps, 0 .. len(self) - 1
+        x: Tensor,  # b c h w, what alpha_bar is looked up for
+    ) -> Tensor:  # b 1 1 1, alpha_bar of each picture's own step
+        """Look up alpha_bar for each picture.
+
+        Raises ValueError if `t` is not one number per picture: (b, 1) would broadcast
+        without complaint and mix pictures with one another's noise.
+        """
+        if t.shape != x.shape[:1]:
+            raise ValueError(f"t must have shape ({len(x)},), one step per picture; got {tuple(t.shape)}")
+        return self.alpha_bar.to(x.device)[t][:, None, None, None]
+
+    def factors(
+        self,
+        t: Tensor,  # b, integer steps, 0 .. len(self) - 1
+        x: Tensor,  # b c h w, what they are looked up for
+    ) -> tuple[Tensor, Tensor]:  # b 1 1 1 each: of x0 and of the noise
+        """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t)."""
+        a = self.alpha_bar_at(t, x)
+        return a.sqrt(), (1 - a).sqrt()
+
+
+STABLE_DIFFUSION = Schedule(scaled_linear_betas())  # the default of all functions below
 
 
 def one_step(
@@ -67,33 +90,38 @@ def q_sample(
     x0: Tensor,  # b c h w, clean latents
     t: Tensor,  # b, integer steps, 0 .. 999
     eps: Tensor,  # b c h w, drawn by the caller from N(0, 1)
+    schedule: Schedule = STABLE_DIFFUSION,
 ) -> Tensor:  # b c h w, latents at step t
     """Jump straight to step t: x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps (DDPM eq. 4)."""
-    a = at(t, x0)
-    return a.sqrt() * x0 + (1 - a).sqrt() * eps
+    signal, noise = schedule.factors(t, x0)
+    return signal * x0 + noise * eps
 
 
 def predict_x0(
     x_t: Tensor,  # b c h w, latents at step t
     t: Tensor,  # b, integer steps, 0 .. 999
     eps: Tensor,  # b c h w, the noise in x_t, known or predicted
+    schedule: Schedule = STABLE_DIFFUSION,
 ) -> Tensor:  # b c h w, estimate of the clean latents
     """Solve q_sample for x0: (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t) (DDPM eq. 15)."""
-    a = at(t, x_t)
-    return (x_t - (1 - a).sqrt() * eps) / a.sqrt()
+    signal, noise = schedule.factors(t, x_t)
+    return (x_t - noise * eps) / signal
 
 
 def snr(
     t: Tensor,  # b, integer steps, 0 .. 999
+    schedule: Schedule = STABLE_DIFFUSION,
 ) -> Tensor:  # b, above 0
     """Signal-to-noise ratio alpha_bar_t / (1 - alpha_bar_t) (arXiv 2107.00630, section 3.1)."""
-    a = ALPHA_BAR.to(t.device)[t]
+    a = schedule.alpha_bar.to(t.device)[t]
     return a / (1 - a)
 
 
 def score(
     t: Tensor,  # b, integer steps, 0 .. 999
     eps: Tensor,  # b c h w, the noise in x_t
+    schedule: Schedule = STABLE_DIFFUSION,
 ) -> Tensor:  # b c h w
     """The gradient of log q(x_t | x0), the noise up to a factor: -eps / sqrt(1 - alpha_bar_t) (arXiv 2011.13456)."""
-    return -eps / (1 - at(t, eps)).sqrt()
+    _, noise = schedule.factors(t, eps)
+    return -eps / noise

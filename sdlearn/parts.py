@@ -1,21 +1,26 @@
-"""The five parts of a Stable Diffusion, ours or the hub's: checked, opened, and put on a device."""
+"""The five parts of a Stable Diffusion: opened from a directory, checked, and put on a device."""
 
 import json
-from math import prod
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import diffusers
-import psutil
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from safetensors import safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
-from sdlearn.hub import MINI, RELATIVES, WEIGHTS, find, guarded, remedy, weights_file
+from sdlearn.measuring import Judge
 
+MINI = Path(__file__).parent / "mini"  # the shipped model
+WEIGHTS = {  # the files without which there is no picture
+    "text_encoder": "model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+    "unet": "diffusion_pytorch_model.safetensors",
+}
 SCHEDULERS = {  # name on the command line -> class in diffusers, further settings
     "ddim": ("DDIMScheduler", {}),
     "ddpm": ("DDPMScheduler", {}),
@@ -37,30 +42,20 @@ class Parts(NamedTuple):
     scheduler: diffusers.SchedulerMixin
 
 
-def best_device() -> torch.device:
-    """A CUDA GPU if there is one, else Apple's MPS, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
 def load(
-    name: str | Path = "mini",  # "mini", a directory, or a name on the hub such as V1_4
+    root: str | Path = MINI,  # "mini", or a directory in the format of a StableDiffusionPipeline
     device: str | torch.device | None = None,  # None: the best there is
-    dtype: torch.dtype | None = None,  # None: float16 for a model from the hub on CUDA, else float32
+    dtype: torch.dtype = torch.float32,  # float16 is for GPUs
 ) -> Parts:  # on the device, ready to use but not to train
-    """Load the five parts, each from its own subfolder.
+    """Load the five parts, each from its own subfolder. For a model that is on the hub: `tools.hub.load`.
 
-    Raises FileNotFoundError if a part is missing, ValueError if a file is damaged or belongs to another
-    model, MemoryError if the device is too small; each says what to do. Nothing is left half loaded.
+    Raises FileNotFoundError if a part is missing, ValueError if a file is damaged or belongs to another model.
     """
-    device = torch.device(device or best_device())
-    on_hub = str(name) != "mini" and not Path(name).is_dir()
-    dtype = dtype or (torch.float16 if on_hub and device.type == "cuda" else torch.float32)
+    root, device = MINI if str(root) == "mini" else Path(root), torch.device(device or best_device())
+    if not root.is_dir():
+        raise FileNotFoundError(f'no model "{root}": give "mini" or a directory')
     if dtype != torch.float32 and device.type == "cpu":
-        raise ValueError("half precision is for GPUs: on a CPU leave dtype away")
-    root = find(name, dtype)
-    check_memory(name, root, device, dtype)
+        raise ValueError("half precision is for GPUs: on a CPU, omit dtype")
     parts = Parts(
         text_encoder=load_part(CLIPTextModel, root, "text_encoder", dtype),
         tokenizer=load_tokenizer(root),
@@ -73,60 +68,27 @@ def load(
     return parts
 
 
-# ---------------------------------------------------------------- does it fit
+def best_device() -> torch.device:
+    """A CUDA GPU if there is one, else Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def memory_needed(
-    root: Path,  # as from `find`
-    dtype: torch.dtype,
-) -> int:  # about how many bytes
-    """The weights, plus six full-size maps of the decoder's next-to-last width, where decoding needs most."""
-    numbers = sum(guarded(root, part, lambda part=part: count(weights_file(root, part, dtype))) for part in WEIGHTS)
-    width = guarded(root, "vae/config.json", lambda: config(root, "vae")["block_out_channels"][1])
-    side = guarded(root, "unet/config.json", lambda: 8 * config(root, "unet")["sample_size"])
-    return dtype.itemsize * (numbers + 6 * width * side**2)
-
-
-def config(root: Path, part: str) -> dict:
-    """The settings of a part, as they were saved."""
-    return json.loads((root / part / "config.json").read_text())
-
-
-def count(file: Path) -> int:
-    """How many numbers a safetensors file holds; only its header is read."""
-    with safe_open(file, "pt") as tensors:
-        return sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-
-
-def free_memory(device: torch.device) -> int:  # bytes
-    """Free memory: the GPU's on CUDA, else the computer's."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-
-
-def check_memory(name: str | Path, root: Path, device: torch.device, dtype: torch.dtype) -> None:
-    """Raise MemoryError before loading if the model will not fit: otherwise the notebook's kernel would die."""
-    need, there = memory_needed(root, dtype), free_memory(device)
-    if need > there:
-        spread = ", or let the library spread it: StableDiffusionPipeline with `enable_model_cpu_offload()`"
-        raise MemoryError(
-            f"{name} needs about {need / 1e9:.2f} GB on {device} in {str(dtype)[6:]}, and {there / 1e9:.2f} GB "
-            f'are free: close other programs, or take a smaller relative such as "{RELATIVES[-1]}", or "mini"'
-            + (spread if device.type == "cuda" else "")
-        )
-
-
-# ---------------------------------------------------------------- loading
+# ---------------------------------------------------------------- one part
 
 
 def load_part(
-    kind: type,  # class of the part
-    root: Path,  # as from `find`
+    kind: Any,  # class of the part
+    root: Path,
     subfolder: str,  # where the part lies in it
     dtype: torch.dtype = torch.float32,
 ):  # an instance of `kind`
     """Load one part with its library's own `from_pretrained`, safetensors only."""
-    guarded(root, f"{subfolder}/config.json", lambda: config(root, subfolder))  # else the weights would be blamed
-    variant = "fp16" if ".fp16" in weights_file(root, subfolder, dtype).suffixes else None
+    settings = f"{subfolder}/config.json"
+    guarded(root, settings, lambda: config(root / settings))  # else the weights would be blamed
+    whole, half = (root / subfolder / file_name(subfolder, precision) for precision in (torch.float32, torch.float16))
+    variant = "fp16" if half.exists() and (dtype == torch.float16 or not whole.exists()) else None
     options = {"subfolder": subfolder, "local_files_only": True, "dtype": dtype, "variant": variant}
     options |= {"use_safetensors": True, "output_loading_info": True}
     disable_progress_bar()  # a local file needs none, and every lesson would store it in its output
@@ -137,6 +99,19 @@ def load_part(
     if info["missing_keys"] or info["mismatched_keys"]:
         raise ValueError(f"{root / subfolder} holds another model's weights: {remedy(root, subfolder)}")
     return model.eval()
+
+
+def file_name(
+    part: str,  # one of WEIGHTS
+    dtype: torch.dtype,
+) -> str:  # as the hub has it
+    """The name of a part's weights file in this precision."""
+    return WEIGHTS[part].replace(".safetensors", ".fp16.safetensors") if dtype == torch.float16 else WEIGHTS[part]
+
+
+def config(file: Path) -> dict:
+    """Settings, as they were saved."""
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def load_tokenizer(
@@ -155,7 +130,7 @@ def load_tokenizer(
     return tokenizer
 
 
-def load_scheduler(root: Path):
+def load_scheduler(root: Path) -> diffusers.SchedulerMixin:
     """The scheduler that the model was saved with."""
 
     def open_it():
@@ -176,23 +151,63 @@ def make_scheduler(
     return getattr(diffusers, kind).from_config(config, **settings)
 
 
-def load_clip(
-    folder: str | Path = MINI,  # a directory made by `sdlearn-train`
-) -> CLIPModel:  # both towers, ready to use
-    """Load the text encoder of a model, rejoined with its last layer and the vision tower."""
-    folder = Path(folder)
-    text_encoder = load_part(CLIPTextModel, folder, "text_encoder")
-
-    def join() -> CLIPModel:
-        clip = CLIPModel(CLIPConfig.from_pretrained(folder / "clip"))
-        ours = {f"text_model.{name}": x for name, x in text_encoder.state_dict().items()}
-        clip.load_state_dict(load_file(folder / "clip" / "model.safetensors") | ours)
-        return clip
-
-    return guarded(folder, "clip", join).eval().requires_grad_(False)
-
-
 def stable_diffusion_scheduler() -> DDIMScheduler:
     """DDIM with Stable Diffusion's own noise schedule."""
     steps = {"num_train_timesteps": 1000, "steps_offset": 1, "set_alpha_to_one": False, "clip_sample": False}
     return DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", **steps)
+
+
+def load_clip(
+    root: str | Path = MINI,  # a directory made by `sdlearn-train`
+) -> CLIPModel:  # both encoders, ready to use
+    """Load the text encoder of a model, rejoined with its last layer and the image encoder."""
+    root = Path(root)
+    text_encoder = load_part(CLIPTextModel, root, "text_encoder")
+
+    def join() -> CLIPModel:
+        clip = CLIPModel(CLIPConfig.from_pretrained(root / "clip"))
+        ours = {f"text_model.{name}": x for name, x in text_encoder.state_dict().items()}
+        clip.load_state_dict(load_file(root / "clip" / "model.safetensors") | ours)
+        return clip
+
+    return guarded(root, "clip", join).eval().requires_grad_(False)
+
+
+def load_judge(
+    root: str | Path = MINI,  # a directory with a trained judge
+) -> Judge:
+    """Load a judge, by default the one shipped with the course; it judges every model, whoever trained it."""
+    judge, folder = Judge(), Path(root) / "judge"
+    guarded(Path(root), "judge", lambda: judge.load_state_dict(load_file(folder / "model.safetensors")))
+    return judge.eval().requires_grad_(False)
+
+
+# ---------------------------------------------------------------- one clear line
+
+
+def remedy(
+    root: Path,  # of the model
+    subfolder: str,  # where in it something is missing or damaged
+) -> str:
+    """How to get a part back: `sdlearn-train` makes what is missing, and leaves the rest alone."""
+    if root == MINI:
+        return "get it back with `git checkout -- sdlearn/mini`"
+    if "snapshots" in root.parts:  # the hub's cache, which keeps a damaged file for good
+        return f"remove {root.parents[1]}, then give the hub name once more where there is a network"
+    part = subfolder.partition("/")[0]
+    if part in ("scheduler", "model_index.json"):  # the same for every model of the course
+        return f"copy {root / subfolder} from {MINI / subfolder}"
+    made_with = "clip" if part in ("tokenizer", "text_encoder") else part
+    again = f"`sdlearn-train {'judge' if part == 'judge' else 'all'} --out {root} --resume`"
+    return f"remove {root / made_with} if it is there and make it again with {again}, or copy the directory again"
+
+
+def guarded(root: Path, subfolder: str, open_it: Callable):
+    """Run a library's loader; if it fails, say in one line what went wrong."""
+    try:
+        return open_it()
+    except (SafetensorError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+        if not (root / subfolder).exists():
+            raise FileNotFoundError(f"{root / subfolder} is missing: {remedy(root, subfolder)}") from error
+        file, reason = root / subfolder / WEIGHTS.get(subfolder, ""), [*str(error).splitlines(), "empty"][0][:120]
+        raise ValueError(f"{file} is damaged or another model's ({reason}): {remedy(root, subfolder)}") from error

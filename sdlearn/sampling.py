@@ -1,9 +1,11 @@
 """Lesson 5: guidance and the loop, from a prompt to a picture, with any of Stable Diffusion's schedulers."""
 
+import copy
 import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,11 +16,24 @@ def encode_prompts(
     text_encoder,
     prompts: list[str],  # cut off at the model's token limit
 ) -> Tensor:  # b l d, one vector per token
-    """Turn prompts into the sequences that the U-Net looks at; the empty prompt is treated like any other."""
+    """Turn prompts into the sequences that the U-Net attends to; the empty prompt is treated like any other."""
     tokens = tokenizer(
         prompts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
     )
     return text_encoder(tokens.input_ids.to(text_encoder.device)).last_hidden_state
+
+
+def prepare_scheduler(
+    scheduler,  # any of diffusers'; it stays as it is
+    steps: int,
+    generator: torch.Generator,  # for schedulers that add noise of their own, such as DDPM
+):  # one of the same kind, with its timesteps set
+    """Make the scheduler of one run of the loop, so that its `step` takes the prediction, t and the latents alone."""
+    scheduler = type(scheduler).from_config(scheduler.config)
+    scheduler.set_timesteps(steps)
+    if "generator" in inspect.signature(scheduler.step).parameters:
+        scheduler.step = partial(scheduler.step, generator=generator)
+    return scheduler
 
 
 def initial_latents(
@@ -26,11 +41,11 @@ def initial_latents(
     scheduler,  # with its timesteps set: its first noise level is read here
     b: int,  # pictures
     generator: torch.Generator,  # on the CPU, so that a seed gives the same noise everywhere
-    height: int,  # pixels, divisible by 8
-    width: int,  # pixels, divisible by 8
-) -> Tensor:  # b c height/8 width/8, pure noise
+    height: int,  # of the latents
+    width: int,  # of the latents
+) -> Tensor:  # b c h w, pure noise
     """Noise in the shape of the latents, as strong as the scheduler's first noise level."""
-    noise = torch.randn(b, unet.config.in_channels, height // 8, width // 8, generator=generator)
+    noise = torch.randn(b, unet.config.in_channels, height, width, generator=generator)
     return noise.to(unet.device, unet.dtype) * scheduler.init_noise_sigma
 
 
@@ -45,26 +60,22 @@ def guide(
 
 def denoise(
     unet,
-    scheduler,  # with its timesteps set
+    scheduler,  # with its timesteps set; if it adds noise of its own, from `prepare_scheduler`
     latents: Tensor,  # b c h w, noise to start from
     empty: Tensor,  # b l d, the empty or the negative prompts, encoded
     text: Tensor,  # b l d, the prompts, encoded
     guidance_scale: float,
-    generator: torch.Generator | None = None,  # for schedulers that add noise of their own, such as DDPM
     progress: Callable[[Iterable], Iterable] = iter,  # wraps the steps, to show progress
-    watch: Callable[[Tensor, Tensor], None] | None = None,  # called with t and the latents after each step
+    watch: Callable[[Tensor, Tensor], None] = lambda t, latents: None,  # called after each step
 ) -> Tensor:  # b c h w, clean latents
     """From noise to clean latents, one scheduler step at a time (for DDIM: arXiv 2010.02502, eq. 12)."""
     context = torch.cat([empty, text])  # 2b l d: unconditional first
-    takes_generator = "generator" in inspect.signature(scheduler.step).parameters
-    extra = {"generator": generator} if takes_generator else {}
     for t in progress(scheduler.timesteps):
         both = scheduler.scale_model_input(torch.cat([latents, latents]), t)  # 2b c h w: one pass for both
         eps_empty, eps_text = unet(both, t, encoder_hidden_states=context).sample.chunk(2)
         eps = guide(eps_empty, eps_text, guidance_scale)
-        latents = scheduler.step(eps, t, latents, **extra).prev_sample
-        if watch:
-            watch(t, latents)
+        latents = scheduler.step(eps, t, latents).prev_sample
+        watch(t, latents)
     return latents
 
 
@@ -73,49 +84,63 @@ def decode_latents(
     vae,
     latents: Tensor,  # b c h w, clean
 ) -> Tensor:  # b 3 8h 8w, pictures, -1 .. 1
-    """Latents to pictures; if the decoder overflows in half precision, it runs again in float32, with a warning."""
-    latents, dtype = latents / vae.config.scaling_factor, vae.dtype
-    pictures = vae.decode(latents.to(dtype)).sample
-    if dtype != torch.float32 and pictures.isnan().any():
+    """Latents to pictures; if the decoder overflows in half precision, a float32 copy decodes again, with a warning."""
+    latents = latents / vae.config.scaling_factor
+    pictures = vae.decode(latents.to(vae.dtype)).sample
+    if vae.dtype != torch.float32 and pictures.isnan().any():
         warnings.warn("the VAE overflowed in half precision: it decodes again in float32", stacklevel=3)
-        pictures = vae.float().decode(latents.float()).sample
-        vae.to(dtype)
+        pictures = copy.deepcopy(vae).float().decode(latents.float()).sample
     return pictures.float().clamp(-1, 1)
+
+
+def native_size(
+    model,  # from `parts.load`
+) -> tuple[int, int]:  # pixels a side of the pictures that it was trained for; pixels a side of one latent
+    """Stable Diffusion v1-4: 512 and 8. Each level of the VAE but the first halves the picture."""
+    factor = 2 ** (len(model.vae.config.block_out_channels) - 1)
+    return factor * model.unet.config.sample_size, factor
+
+
+def check_settings(steps: int, guidance_scale: float, seed: int, height: int, width: int, factor: int) -> None:
+    """Raise ValueError for a setting with which there is no picture."""
+    if height % factor or width % factor or min(height, width) < factor:
+        raise ValueError(f"height and width must be divisible by {factor}; got {height} x {width}")
+    if steps < 1:
+        raise ValueError(f"steps must be 1 or more; got {steps}")
+    if not math.isfinite(guidance_scale):
+        raise ValueError(f"guidance must be a number; got {guidance_scale}")
+    if abs(seed) >= 2**63:
+        raise ValueError(f"seed must be below {2**63}; got {seed}")
 
 
 @torch.no_grad()
 def text_to_image(
-    parts,  # tokenizer, text encoder, VAE, U-Net, scheduler: `parts.load()`
+    model,  # tokenizer, text encoder, VAE, U-Net, scheduler: `parts.load()`
     prompts: str | list[str],  # one picture for each
     negative: str = "",  # what to steer away from
     steps: int = 30,
     guidance_scale: float = 4.0,
     seed: int = 0,
-    height: int | None = None,  # pixels, divisible by 8; None: the size that the model was trained for
+    height: int | None = None,  # pixels, divisible by 8 in v1-4 and ours; None: what the model was trained for
     width: int | None = None,  # as height
-    progress: Callable[[Iterable], Iterable] = iter,  # as in `denoise`
-    watch: Callable[[Tensor, Tensor], None] | None = None,  # as in `denoise`
+    **hooks,  # progress and watch, as for `denoise`
 ) -> Tensor:  # b c h w, pictures, -1 .. 1
-    """The whole way, as in `StableDiffusionPipeline`: the same seed and settings give the same picture in both.
+    """The whole of Stable Diffusion: encode the prompts, start from noise, denoise, decode.
 
-    Raises ValueError for steps below 1, for a size that is not divisible by 8, for a guidance scale that is
-    not a finite number, and for a seed that does not fit in 64 bits.
+    Above guidance 1 it gives the picture of `StableDiffusionPipeline` with the same seed and settings. At 1 and
+    below the pipeline leaves the empty prompt out and draws as at 1, while here the formula holds: 0 ignores the
+    prompt. Raises ValueError for settings with which there is no picture.
     """
-    tokenizer, text_encoder, vae, unet, scheduler = parts
+    tokenizer, text_encoder, vae, unet, scheduler = model
     prompts = [prompts] if isinstance(prompts, str) else prompts
-    height, width = (8 * unet.config.sample_size if side is None else side for side in (height, width))
-    if steps < 1:
-        raise ValueError(f"steps must be 1 or more; got {steps}")
-    if height % 8 or width % 8 or min(height, width) < 8:
-        raise ValueError(f"height and width must be divisible by 8; got {height} x {width}")
-    if not math.isfinite(guidance_scale):
-        raise ValueError(f"guidance must be a number; got {guidance_scale}")
-    if abs(seed) >= 2**63:
-        raise ValueError(f"seed must be below {2**63}; got {seed}")
+    side, factor = native_size(model)
+    height, width = (side if x is None else x for x in (height, width))
+    check_settings(steps, guidance_scale, seed, height, width, factor)
+    generator = torch.Generator().manual_seed(seed)
+
     text = encode_prompts(tokenizer, text_encoder, prompts)
     empty = encode_prompts(tokenizer, text_encoder, [negative] * len(prompts))
-    scheduler.set_timesteps(steps)
-    generator = torch.Generator().manual_seed(seed)
-    latents = initial_latents(unet, scheduler, len(prompts), generator, height, width)
-    latents = denoise(unet, scheduler, latents, empty, text, guidance_scale, generator, progress, watch)
+    scheduler = prepare_scheduler(scheduler, steps, generator)
+    latents = initial_latents(unet, scheduler, len(prompts), generator, height // factor, width // factor)
+    latents = denoise(unet, scheduler, latents, empty, text, guidance_scale, **hooks)
     return decode_latents(vae, latents)

@@ -8,19 +8,23 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 
-def new_unet() -> UNet2DConditionModel:  # 7.7 M parameters, with random weights
-    """A small `UNet2DConditionModel`: latents 4 x 8 x 8, text 128 wide, attention in every block."""
-    widths = (128, 144)  # channels at 8 x 8 and at 4 x 4
+def new_unet(
+    size: int = 8,  # height and width of the latents
+    latent_channels: int = 4,
+    text_width: int = 128,  # numbers per token
+) -> UNet2DConditionModel:  # 7.7 M parameters, with random weights
+    """A small `UNet2DConditionModel` with attention in every block."""
+    widths = (128, 144)  # channels at full size and at half of it
     return UNet2DConditionModel(
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
+        sample_size=size,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
         block_out_channels=widths,
         layers_per_block=1,
         norm_num_groups=16,
         down_block_types=("CrossAttnDownBlock2D",) * len(widths),
         up_block_types=("CrossAttnUpBlock2D",) * len(widths),
-        cross_attention_dim=128,
+        cross_attention_dim=text_width,
         attention_head_dim=4,  # the number of heads, despite its name, which diffusers keeps for old files
     )
 
@@ -37,11 +41,11 @@ def time_embedding(
 
 
 def attention(
-    q: Tensor,  # b l d, queries: what each place asks
+    q: Tensor,  # b l d, queries: what each spatial position asks
     k: Tensor,  # b m d, keys: what each word offers to be found by
     v: Tensor,  # b m d, values: what each word has to say
     heads: int = 1,  # d is split evenly among them
-) -> tuple[Tensor, Tensor]:  # b l d, what each place heard; b heads l m, whom it listened to
+) -> tuple[Tensor, Tensor]:  # b l d, what each position gathered; b heads l m, the weights
     """softmax(q k^T / sqrt(d)) v, in each head separately (arXiv 1706.03762, eq. 1)."""
     if q.shape[::2] != k.shape[::2] or k.shape != v.shape:
         raise ValueError(f"q must be (b, l, d), k and v (b, m, d); got {[tuple(x.shape) for x in (q, k, v)]}")
@@ -79,7 +83,7 @@ class AttentionMaps:
     def __init__(self, unet: UNet2DConditionModel):
         self.unet, self.before, self.maps = unet, unet.attn_processors, {}
 
-    def __enter__(self) -> dict[str, list[Tensor]]:  # layer -> one tensor per call, b heads places words
+    def __enter__(self) -> dict[str, list[Tensor]]:  # layer -> one tensor per call, b heads positions words
         here = {}
         for name, processor in self.before.items():
             here[name] = self._recorder(name.removesuffix(".processor")) if "attn2" in name else processor

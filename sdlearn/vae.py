@@ -1,7 +1,7 @@
 """Lesson 2: the autoencoder, from pictures to latents and back.
 
 The letters are the paper's (Kingma and Welling, arXiv 1312.6114): x a picture, z a latent,
-mu and sigma the mean and deviation of the normal distribution that the encoder predicts for z, eps the noise.
+mu and sigma the mean and standard deviation of the normal distribution that the encoder predicts for z, eps the noise.
 """
 
 import torch
@@ -9,17 +9,20 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 
-def new_vae() -> AutoencoderKL:  # 2.4 M parameters, with random weights
+def new_vae(
+    size: int = 64,  # pixels a side, divisible by 8
+    latent_channels: int = 4,
+) -> AutoencoderKL:  # 2.4 M parameters, with random weights
     """A small `AutoencoderKL`: 3 x 64 x 64 to 4 x 8 x 8, the same factor of 48 as Stable Diffusion."""
-    widths = (16, 32, 80, 112)  # channels at 64, 32, 16 and 8 pixels a side
+    widths = (16, 32, 80, 112)  # channels at full size, at a half, a quarter and an eighth of it
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * len(widths),
         up_block_types=("UpDecoderBlock2D",) * len(widths),
         block_out_channels=widths,
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=latent_channels,
         norm_num_groups=8,
-        sample_size=64,
+        sample_size=size,
     )
 
 
@@ -64,7 +67,7 @@ def encode(
     vae: AutoencoderKL,
     pictures: Tensor,  # b c h w, -1 .. 1
     batch: int = 64,  # pictures at a time, to save memory
-) -> Tensor:  # b c h/8 w/8, scaled latents: deviation about 1
+) -> Tensor:  # b c h/8 w/8, scaled latents: standard deviation about 1
     """Pictures to latents: the encoder's mean, times the scale factor."""
     means = [vae.encode(x).latent_dist.mean for x in pictures.to(vae.device).split(batch)]
     return torch.cat(means) * vae.config.scaling_factor
@@ -83,7 +86,7 @@ def decode(
 def scale_factor(
     means: Tensor,  # b c h w, the encoder's means, not scaled
 ) -> float:  # what brings the latents' standard deviation to 1
-    """1 / deviation of the latents: how Stable Diffusion's 0.18215 came about (arXiv 2112.10752, appendix G)."""
+    """1 / standard deviation of the latents: where Stable Diffusion's 0.18215 comes from (arXiv 2112.10752, app. G)."""
     return float(1 / means.std())
 
 
@@ -91,6 +94,9 @@ def psnr(
     x: Tensor,  # b c h w, -1 .. 1
     y: Tensor,  # b c h w, -1 .. 1
 ) -> float:  # decibels: 6 more is half the error
-    """Peak signal-to-noise ratio, 10 log10(range^2 / MSE), averaged over the pictures."""
+    """Peak signal-to-noise ratio, 10 log10(range^2 / MSE), averaged over the pictures.
+
+    torchmetrics has it too, but takes seconds to import, and gives infinity for equal pictures.
+    """
     mse = (x - y).square().flatten(1).mean(1).clamp(min=1e-10)
     return float((10 * torch.log10(4 / mse)).mean())  # the range is 2, from -1 to 1

@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 
-from sdlearn import hub
+from sdlearn import parts
 
 
 @pytest.fixture
 def copy(tmp_path):
     """A copy of the shipped model that a test may damage: every file a link, to be replaced, not written to."""
-    return shutil.copytree(hub.MINI, tmp_path / "copy", copy_function=os.symlink)
+    return shutil.copytree(parts.MINI, tmp_path / "copy", copy_function=os.symlink)

@@ -1,5 +1,7 @@
 """JupyterLab as `make lab` starts it, over a copy of the notebooks, and a browser on it; for tests and benchmarks."""
 
+import ast
+import dis
 import json
 import os
 import re
@@ -17,8 +19,14 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 ROOT = Path(__file__).parent.parent
 QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 READY = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
-RUN_ALL = """() => { window.done = false;
-    window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.done = true }) }"""
+RUN = """async cells => {
+    window.done = false
+    for (const cell of cells) {
+        window.jupyterapp.shell.currentWidget.content.activeCellIndex = cell
+        await window.jupyterapp.commands.execute('notebook:run-cell')
+    }
+    window.done = true
+}"""
 CELLS = "[...document.querySelectorAll('.jp-Notebook .jp-Cell')]"
 NOISE = re.compile(  # what a browser without a network says of itself, and JupyterLab when a page is closed early
     "favicon|net::ERR_|Failed to load resource|Could not restore the debugger state"
@@ -68,17 +76,65 @@ def open_lesson(page, lab, name):
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
 
 
-def run_all(page, seconds=1200):  # against a standstill: three times what lesson 4 needs on slow cores
-    """Run every cell, and wait for the last."""
+def run(page, cells, seconds=1200):  # against a standstill: several times what a lesson needs on slow cores
+    """Run some cells, one after the other, and wait for the last."""
     page.wait_for_function(READY, timeout=60_000)
-    page.evaluate(RUN_ALL)
+    page.evaluate(f"cells => {{ ({RUN})(cells) }}", cells)
     page.wait_for_function("() => window.done", timeout=1000 * seconds, polling=500)  # rarely: the kernel computes
+
+
+def cells_of(name):
+    return json.loads((ROOT / "notebooks" / name).read_text(encoding="utf-8"))["cells"]
+
+
+def globals_of(code):
+    """The names that the functions of a cell read from outside."""
+    inner = [const for const in code.co_consts if hasattr(const, "co_code")]
+    own = {one.argval for one in dis.get_instructions(code) if one.opname == "LOAD_GLOBAL"}
+    return own.union(*map(globals_of, inner))
+
+
+def is_call(node):
+    """Whether a statement is nothing but a call: what it is good for, it must do in place."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+
+
+def names_of(source):
+    """The names that a cell reads from others, sets, and changes in place (`x[0] = 1`, `x.add(1)`)."""
+    code, reads, sets, changes = compile(source, "a cell", "exec"), set(), set(), set()
+    for one in dis.get_instructions(code):
+        if one.opname == "STORE_NAME":
+            sets.add(one.argval)
+        elif one.opname == "LOAD_NAME" and one.argval not in sets:
+            reads.add(one.argval)
+    reads |= globals_of(code) - sets
+    for node in ast.walk(ast.parse(source)):
+        here = node.targets if isinstance(node, ast.Assign) else [node.value.func] if is_call(node) else []
+        for target in here:
+            while isinstance(target, ast.Subscript | ast.Attribute):
+                target = target.value
+                changes |= {target.id} if isinstance(target, ast.Name) else set()
+    return reads, sets, changes
+
+
+def needed(name, widget=re.compile(r"^(widgets\.|Playground\()", re.M)):
+    """The cells of a lesson with a widget, and every cell that they need: the others are run under nbval."""
+    code = [(i, "".join(cell["source"])) for i, cell in enumerate(cells_of(name)) if cell["cell_type"] == "code"]
+    imports = [source for _, source in code if re.search(r"^(from|import) ", source, re.M)]
+    imported = set().union(*(names_of("\n".join(re.findall(r"^(?:from|import) .*", x, re.M)))[1] for x in imports))
+    chosen, wanted = [], set()
+    for i, source in reversed(code):
+        reads, sets, changes = names_of(source)
+        if widget.search(source) or wanted & (sets | changes - imported):
+            chosen.append(i)
+            wanted = wanted - sets | reads
+    return chosen[::-1]
 
 
 def slides(name):
     """The slides of a lesson, each as the numbers of its cells; the first of them opens it."""
     found = []
-    for i, cell in enumerate(json.loads((ROOT / "notebooks" / name).read_text(encoding="utf-8"))["cells"]):
+    for i, cell in enumerate(cells_of(name)):
         kind = cell["metadata"].get("slideshow", {}).get("slide_type")
         if kind == "slide":
             found.append([i])

@@ -1,7 +1,7 @@
 """What a GPU would be the first to find: a tensor left behind on the CPU, a model that does not come home.
 
-The device only pretends (other_device.py). It would stay for the tests that come after, so `make test` gives this
-file a process of its own: `python -m pytest tests/on_other_device.py`.
+The device only pretends (other_device.py). It would stay for the tests that come after, so test_other_device.py gives
+this file a process of its own.
 """
 
 import json
@@ -15,10 +15,13 @@ from other_device import NAME, here
 from torch.testing import assert_close
 from torch.utils._pytree import tree_map
 
-from sdlearn import draw, judging, parts, scenes, show, studio, train
+from sdlearn import measuring, parts, recipes, scenes
 from sdlearn.clip import embed_pictures, new_clip, new_tokenizer, retrieval, tokenize
 from sdlearn.noising import predict_x0, q_sample, snr
+from sdlearn.notebook import playground, show
 from sdlearn.sampling import text_to_image
+from sdlearn.tools import draw, train
+from sdlearn.tools.runs import fit
 from sdlearn.unet import AttentionMaps, new_unet, time_embedding
 from sdlearn.vae import decode, encode, new_vae
 
@@ -91,10 +94,10 @@ def test_the_commands_picture_and_film(best, tmp_path):
     assert {file.name for file in tmp_path.iterdir()} == {"a.png", "a.gif"}
 
 
-def test_the_studio_draws(theirs, monkeypatch):
+def test_the_playground_draws(theirs, monkeypatch):
     monkeypatch.setattr(show, "display_small", lambda *_, **__: None)
-    few = studio.Settings(prompt=PROMPTS[0], steps=3)
-    assert studio.Studio(theirs, parts.load_clip(), few).make(few).frames.shape == (3, 64, 64, 3)
+    few = playground.Settings(prompt=PROMPTS[0], steps=3)
+    assert playground.Playground(theirs, parts.load_clip(), few).make(few).frames.shape == (3, 64, 64, 3)
 
 
 def code_under(heading):
@@ -160,28 +163,29 @@ def test_attention_maps_are_the_same(ours, theirs):
 def unet_run(unet, **options):
     g = torch.Generator().manual_seed(0)
     latents, text = torch.randn(64, 4, 8, 8, generator=g), torch.randn(64, 24, 128, generator=g)
-    return train.train_unet(unet, latents, text, text[:1], steps=4, batch=4, **options)
+    return recipes.train_unet(unet, latents, text, text[:1], steps=4, batch=4, fit=fit, **options)
 
 
 def vae_run(vae, **options):
-    return train.train_vae(vae, scenes.sample(64, seed=1)[0], steps=4, batch=4, **options)
+    return recipes.train_vae(vae, scenes.sample(64, seed=1)[0], steps=4, batch=4, fit=fit, **options)
 
 
 def clip_run(clip, **options):
     pictures, captions, _ = scenes.sample(64, seed=1)
-    return train.train_clip(clip, tokenize(new_tokenizer(captions), captions), pictures, steps=4, batch=8, **options)
+    tokens = tokenize(new_tokenizer(captions), captions)
+    return recipes.train_clip(clip, tokens, pictures, steps=4, batch=8, fit=fit, **options)
 
 
 def judge_run(judge, **options):
     pictures, _, attributes = scenes.sample(64, seed=1)
-    return train.train_judge(judge, pictures, judging.answers(attributes), steps=4, batch=4, **options)
+    return recipes.train_judge(judge, pictures, measuring.answers(attributes), steps=4, batch=4, fit=fit, **options)
 
 
 RUNS = {
     "clip": (lambda: new_clip(new_tokenizer(scenes.sample(64, seed=1)[1])), clip_run),
     "vae": (new_vae, vae_run),
     "unet": (new_unet, unet_run),
-    "judge": (judging.Judge, judge_run),
+    "judge": (measuring.Judge, judge_run),
 }
 
 
@@ -189,7 +193,7 @@ def trained(part, **options):  # the losses, and the model
     new, run = RUNS[part]
     torch.manual_seed(0)
     model = new()
-    return run(model, progress=options.pop("progress", iter), **options), model
+    return run(model, progress=options.pop("progress", lambda steps, losses: steps), **options), model
 
 
 @pytest.mark.parametrize("part", RUNS)
@@ -204,7 +208,7 @@ def test_every_part_learns_as_on_the_cpu_and_comes_home(part, request):
 def test_a_run_that_was_stopped_goes_on_there(best, tmp_path):
     whole, _ = trained("unet")
     options = {"checkpoint": tmp_path / "unet.pt", "every": 2}
-    trained("unet", progress=lambda steps: islice(steps, 2), **options)
+    trained("unet", progress=lambda steps, losses: islice(steps, 2), **options)
     losses, _ = trained("unet", **options)
     assert losses == pytest.approx(whole, rel=1e-5)
 

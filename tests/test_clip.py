@@ -9,13 +9,6 @@ import torch.nn.functional as F
 from tokenizers.pre_tokenizers import ByteLevel
 
 from sdlearn import parts, scenes
-from sdlearn.checks.clip import (
-    check_class_vectors,
-    check_fair_loss,
-    check_found,
-    check_merge_step,
-    check_similarity,
-)
 from sdlearn.clip import (
     LENGTH,
     byte_letters,
@@ -29,10 +22,17 @@ from sdlearn.clip import (
     new_clip,
     new_tokenizer,
     retrieval,
-    text_encoder_of,
     tokenize,
 )
-from sdlearn.fit import fit
+from sdlearn.notebook.checks.clip import (
+    check_class_vectors,
+    check_fair_loss,
+    check_found,
+    check_merge_step,
+    check_similarity,
+)
+from sdlearn.tools.saving import text_encoder_of
+from sdlearn.training import fit
 
 PROMPT = "a photograph of an astronaut riding a horse on the moon"
 

@@ -2,7 +2,9 @@
 
 import ast
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -10,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -58,3 +61,40 @@ def test_colabs_cell_installs_all_but_what_is_colabs(monkeypatch, tmp_path):
     assert Path(file).read_text().split() == [f"{name}=={version(name)}" for name in ("torch", "numpy")]
     needs, wanted = ({Requirement(need).name for need in list_} for list_ in (needs, PROJECT["dependencies"]))
     assert needs < wanted and wanted - needs == {"torch", "numpy", "ipywidgets", "jupyterlab"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The course as a wheel, unpacked where nothing else is."""
+    clone, there = tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("wheel")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "sdlearn", clone / "sdlearn", ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, clone)
+    build = "from setuptools import build_meta; build_meta.build_wheel('.')"
+    subprocess.run([sys.executable, "-c", build], cwd=clone, check=True, capture_output=True)
+    shutil.unpack_archive(next(clone.glob("*.whl")), there, "zip")
+    return there
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_all_code_and_all_weights(wheel):
+    here = {path.relative_to(ROOT) for path in (ROOT / "sdlearn").rglob("*") if path.is_file()}
+    here = {path for path in here if "__pycache__" not in path.parts}
+    assert {path.relative_to(wheel) for path in (wheel / "sdlearn").rglob("*") if path.is_file()} == here
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", PROJECT["scripts"])
+def test_the_wheels_commands_run(wheel, tmp_path, command):
+    options = {"sdlearn-draw": ["a cat", "--steps", "1"], "sdlearn-measure": ["--n", "1", "--steps", "1"]}
+    module, function = PROJECT["scripts"][command].split(":")
+    call = f"import sys, {module} as m; assert m.__file__.startswith({str(wheel)!r}); sys.argv[0] = {command!r}; m.{function}()"
+    done = subprocess.run(
+        [sys.executable, "-c", call, *options.get(command, ["--help"])],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(wheel)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and done.stdout, done.stderr[-2000:]

@@ -5,7 +5,8 @@ import pytest
 from fastcore.script import CliError
 from PIL import Image
 
-from sdlearn import draw, parts, scenes
+from sdlearn import parts, scenes
+from sdlearn.tools import draw
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def test_a_grid_shows_one_picture_for_each_value(tmp_path):
     draw.main("a cat", steps=2, grid="guidance=0,2,4,8,15", out=out)
     wide, high = Image.open(out).size
     assert wide >= 4 * 192 and high >= 2 * 192
-    assert np.asarray(draw.sheet("seed=1,2", "a cat", steps=1)).std() > 10
+    assert np.asarray(draw.grid_of("seed=1,2", "a cat", steps=1)).std() > 10
 
 
 @pytest.mark.parametrize(

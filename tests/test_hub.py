@@ -8,7 +8,8 @@ import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-from sdlearn import hub, parts
+from sdlearn import parts
+from sdlearn.tools import hub
 
 
 @pytest.mark.parametrize("part", ["tokenizer", "text_encoder", "vae", "unet", "scheduler"])
@@ -16,7 +17,7 @@ def test_a_missing_part_is_named(copy, part):
     shutil.rmtree(copy / part)
     how = "copy .*/scheduler" if part == "scheduler" else "make it again with `sdlearn-train all --out .* --resume`"
     with pytest.raises(FileNotFoundError, match=rf"{part}.* is missing: .*{how}"):
-        parts.load(copy)
+        hub.load(copy)
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "{"])
@@ -24,17 +25,17 @@ def test_a_list_of_parts_that_says_nothing_is_named(copy, content):
     (copy / "model_index.json").unlink()
     (copy / "model_index.json").write_text(content)
     with pytest.raises(ValueError, match=r"model_index.json is damaged .*: copy \S*/model_index.json from"):
-        parts.load(copy)
+        hub.load(copy)
 
 
 def test_the_shipped_model_is_got_back_from_git():
-    assert "git checkout -- sdlearn/mini" in hub.remedy(hub.MINI, "vae")
+    assert "git checkout -- sdlearn/mini" in parts.remedy(parts.MINI, "vae")
 
 
 @pytest.mark.parametrize("name", ["no-such-model", "/no/such/directory"])
 def test_an_unknown_model_says_what_a_model_is(name):
     with pytest.raises(FileNotFoundError, match='give "mini", a directory, or a hub name'):
-        parts.load(name)
+        hub.load(name)
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def put_into(cache, name, copy, half=False):
     shutil.copytree(copy, snapshot)
     (snapshot.parent.parent / "refs").mkdir()
     (snapshot.parent.parent / "refs" / "main").write_text("0" * 40)
-    for part, file in hub.WEIGHTS.items() if half else ():
+    for part, file in parts.WEIGHTS.items() if half else ():
         weights = snapshot / part / file
         weights.rename(weights.with_suffix(".fp16.safetensors"))
     return snapshot
@@ -60,7 +61,7 @@ def put_into(cache, name, copy, half=False):
 
 def test_without_a_network_and_a_cache_it_says_at_once_what_to_do(cache, capfd):
     with pytest.raises(FileNotFoundError, match='cannot get.*the network.*"mini" needs no network'):
-        parts.load(hub.V1_4)
+        hub.load(hub.V1_4)
     assert "Retrying" not in capfd.readouterr().err
 
 
@@ -68,7 +69,7 @@ def test_without_a_network_and_a_cache_it_says_at_once_what_to_do(cache, capfd):
 def test_without_a_network_what_was_fetched_before_is_found(cache, copy, half):
     snapshot = put_into(cache, "somebody/model", copy, half)
     assert hub.find("somebody/model") == snapshot
-    found, own = parts.load("somebody/model", "cpu"), parts.load("mini", "cpu")
+    found, own = hub.load("somebody/model", "cpu"), parts.load("mini", "cpu")
     torch.testing.assert_close(found.unet.state_dict(), own.unet.state_dict(), rtol=0, atol=0)
     assert found.unet.dtype == torch.float32
 
@@ -100,7 +101,7 @@ def test_a_hub_that_refuses(cache, monkeypatch, kind, said):
     monkeypatch.setattr(hub, "hub_answers", lambda: True)
     monkeypatch.setattr(hub, "snapshot_download", refused(kind))
     with pytest.raises(FileNotFoundError, match=said):
-        parts.load("somebody/nothing")
+        hub.load("somebody/nothing")
 
 
 @pytest.mark.parametrize("kind", ["StableDiffusionXLPipeline", "FluxPipeline"])
@@ -110,17 +111,17 @@ def test_a_model_of_another_kind_is_named(copy, kind):
     file.unlink()
     file.write_text(json.dumps(index | {"_class_name": kind}))
     with pytest.raises(ValueError, match=f"is a {kind}: the course draws with Stable Diffusion 1"):
-        parts.load(copy)
+        hub.load(copy)
 
 
 def test_pickles_are_not_opened(copy):
-    (copy / "unet" / hub.WEIGHTS["unet"]).rename(copy / "unet" / "diffusion_pytorch_model.bin")
+    (copy / "unet" / parts.WEIGHTS["unet"]).rename(copy / "unet" / "diffusion_pytorch_model.bin")
     with pytest.raises(ValueError, match="unet has its weights only as a pickle.*: get safetensors"):
-        parts.load(copy)
+        hub.load(copy)
 
 
 def test_a_file_missing_in_the_cache_says_how_to_fetch_it_again(cache, copy):
     snapshot = put_into(cache, "somebody/model", copy)
-    (snapshot / "vae" / hub.WEIGHTS["vae"]).unlink()
+    (snapshot / "vae" / parts.WEIGHTS["vae"]).unlink()
     with pytest.raises(FileNotFoundError, match="vae.* is missing: remove .*models--somebody--model, then give"):
-        parts.load("somebody/model")
+        hub.load("somebody/model")

@@ -7,17 +7,19 @@ import pytest
 import torch
 from fastcore.script import CliError
 
-from sdlearn import measure, parts, scenes
-from sdlearn.judging import Judge, load_judge
+from sdlearn import measuring, parts, scenes
+from sdlearn.measuring import Judge
+from sdlearn.parts import load_judge
+from sdlearn.tools import measure
 
 
 def test_only_what_the_caption_names_is_judged():
-    assert measure.named("an astronaut riding a horse") == {
+    assert measuring.named("an astronaut riding a horse") == {
         "subject": "astronaut",
         "action": "riding",
         "mount": "horse",
     }
-    assert measure.named("a cat beside a red turtle in the snow") == {
+    assert measuring.named("a cat beside a red turtle in the snow") == {
         "subject": "cat",
         "action": "standing next to",
         "colour": "red",
@@ -29,10 +31,11 @@ def test_only_what_the_caption_names_is_judged():
 def test_shares_count_only_what_was_asked():
     pictures, _, attributes = scenes.sample(2, seed=1)
     wanted = [{"mount": attributes[0]["mount"]}, {"subject": "nobody"}]
-    shares = measure.shares(load_judge(), scenes.to_tensor(pictures), wanted)
+    shares = measuring.shares(load_judge(), scenes.to_tensor(pictures), wanted)
     assert shares == {"mount": 1.0, "subject": 0.0, "all": 0.5}
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_writes_the_figures(tmp_path, capsys):
     file = tmp_path / "figures.json"
     measure.main(n=8, steps=2, json=file)
@@ -44,10 +47,12 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path, capsys):
 
 
 def test_the_interval_is_wilsons():
-    low, high = measure.interval(0.9, 100)  # by hand: (0.9 + 0.0192 -+ 0.0619) / 1.0384
+    low, high = measuring.interval(0.9, 100)  # by hand: (0.9 + 0.0192 -+ 0.0619) / 1.0384
     assert (round(low, 3), round(high, 3)) == (0.826, 0.945)
-    assert measure.interval(1.0, 512)[1] == pytest.approx(1) and measure.interval(1.0, 512)[0] > 0.99
-    assert measure.interval(0.5, 10_000)[1] - measure.interval(0.5, 10_000)[0] == pytest.approx(2 * 0.0098, rel=1e-2)
+    assert measuring.interval(1.0, 512)[1] == pytest.approx(1) and measuring.interval(1.0, 512)[0] > 0.99
+    assert measuring.interval(0.5, 10_000)[1] - measuring.interval(0.5, 10_000)[0] == pytest.approx(
+        2 * 0.0098, rel=1e-2
+    )
 
 
 def test_every_judge_reads_the_same_pictures():
@@ -65,15 +70,16 @@ def test_each_judge_gives_its_own_figures():
 
 def test_a_model_of_another_size_is_refused_before_it_paints():
     unet = SimpleNamespace(config=SimpleNamespace(sample_size=64))
+    vae = SimpleNamespace(config=SimpleNamespace(block_out_channels=(128, 256, 512, 512)))
     with pytest.raises(ValueError, match="pictures are 512 pixels wide: the judge reads only those of 64"):
-        measure.paint(parts.Parts(None, None, None, unet, None), ["a cat"])
+        measure.paint(parts.Parts(None, None, vae, unet, None), ["a cat"])
 
 
 def test_the_famous_prompt_is_asked_for_in_every_style_colour_and_place():
     captions = measure.famous()
     assert len(captions) == len({*captions}) == 3 * 5 * 5
     assert "a photograph of an astronaut riding a red horse on the moon" in captions
-    assert all(len(measure.named(caption)) == 6 for caption in captions)
+    assert all(len(measuring.named(caption)) == 6 for caption in captions)
 
 
 def test_a_missing_judge_is_refused(tmp_path):

@@ -8,8 +8,8 @@ from diffusers.training_utils import compute_snr
 from torch.testing import assert_close
 
 from sdlearn import noising
-from sdlearn.checks import noising as checks
-from sdlearn.noising import ALPHA_BAR, alpha_bar, at, one_step, predict_x0, q_sample, score, snr
+from sdlearn.noising import STABLE_DIFFUSION, alpha_bar, one_step, predict_x0, q_sample, score, snr
+from sdlearn.notebook.checks import noising as checks
 
 SD = dict(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False)
 
@@ -27,7 +27,7 @@ def draw(n=6, seed=0):
 def test_schedules_equal_the_library():
     assert_close(noising.scaled_linear_betas(), DDPMScheduler(**SD).betas)
     assert_close(noising.linear_betas(), DDPMScheduler().betas)
-    assert_close(ALPHA_BAR, DDPMScheduler(**SD).alphas_cumprod)
+    assert_close(STABLE_DIFFUSION.alpha_bar, DDPMScheduler(**SD).alphas_cumprod)
     assert_close(alpha_bar(noising.linear_betas()), DDPMScheduler().alphas_cumprod)
 
 
@@ -87,7 +87,7 @@ def test_variance_of_all_small_steps_is_the_closed_form():
     for beta in noising.scaled_linear_betas():
         variance = one_step(torch.ones(()), beta, torch.zeros(())) ** 2 * variance + beta
         seen.append(variance)
-    assert_close(torch.stack(seen), 1 - ALPHA_BAR, rtol=1e-4, atol=1e-5)
+    assert_close(torch.stack(seen), 1 - STABLE_DIFFUSION.alpha_bar, rtol=1e-4, atol=1e-5)
 
 
 def test_a_walk_of_small_steps_has_the_same_distribution_as_the_jump():
@@ -95,7 +95,7 @@ def test_a_walk_of_small_steps_has_the_same_distribution_as_the_jump():
     x = torch.full((64, 4, 8, 8), 2.0)
     for beta in noising.scaled_linear_betas()[:300]:
         x = one_step(x, beta, torch.randn(x.shape, generator=g))
-    a = ALPHA_BAR[299]
+    a = STABLE_DIFFUSION.alpha_bar[299]
     assert_close(x.mean(), 2 * a.sqrt(), rtol=0, atol=0.03)
     assert_close(x.std(), (1 - a).sqrt(), rtol=0.03, atol=0)
 
@@ -133,12 +133,12 @@ def test_estimate_then_noise_again_is_a_ddim_step():
 
 def test_sampling_with_the_exact_noise_returns_the_data():
     """For data N(m, s^2) the best prediction is known: the loop of the lesson must bring back m and s."""
-    m, s, last = 1.5, 0.4, ALPHA_BAR[-1]
+    m, s, last = 1.5, 0.4, STABLE_DIFFUSION.alpha_bar[-1]
     x = torch.randn(512, 2, 1, 1, generator=torch.Generator().manual_seed(0))
     x = last.sqrt() * m + (last * s**2 + 1 - last).sqrt() * x  # not quite pure noise: the schedule leaves a trace
     steps = torch.linspace(999, 0, 200).round().long()
     for t, lower in zip(steps, steps[1:], strict=False):
-        a = ALPHA_BAR[t]
+        a = STABLE_DIFFUSION.alpha_bar[t]
         eps = (1 - a).sqrt() * (x - a.sqrt() * m) / (a * s**2 + 1 - a)
         x = q_sample(predict_x0(x, t.expand(512), eps), lower.expand(512), eps)
     assert_close(x.mean(), torch.tensor(m), rtol=0, atol=0.06)
@@ -148,7 +148,7 @@ def test_sampling_with_the_exact_noise_returns_the_data():
 def test_score_is_the_gradient_of_the_log_density():
     x0, t, eps = draw()
     x_t = q_sample(x0, t, eps).requires_grad_()
-    a = at(t, x0)
+    a = STABLE_DIFFUSION.alpha_bar_at(t, x0)
     log_density = -((x_t - a.sqrt() * x0) ** 2 / (2 * (1 - a))).sum()
     assert_close(score(t, eps), torch.autograd.grad(log_density, x_t)[0], rtol=1e-4, atol=1e-3)
 
@@ -184,7 +184,7 @@ def stub(*_):
 
 
 def noise_of(x_t, t, x0):
-    a = at(t, x0)
+    a = STABLE_DIFFUSION.alpha_bar_at(t, x0)
     return (x_t - a.sqrt() * x0) / (1 - a).sqrt()
 
 
@@ -211,12 +211,12 @@ def upside_down(betas):
 
 
 def velocity(x0, t, eps):
-    a = at(t, x0)
+    a = STABLE_DIFFUSION.alpha_bar_at(t, x0)
     return a.sqrt() * eps - (1 - a).sqrt() * x0
 
 
 def x0_from_velocity(x_t, t, v):
-    a = at(t, x_t)
+    a = STABLE_DIFFUSION.alpha_bar_at(t, x_t)
     return a.sqrt() * x_t - (1 - a).sqrt() * v
 
 
@@ -230,13 +230,15 @@ def check_back(answer):
 
 def log_fit(x_t, t, data):
     """b n: log q(x_t | each clean point), without what is the same for all."""
-    a = at(t, x_t)
+    a = STABLE_DIFFUSION.alpha_bar_at(t, x_t)
     return -(x_t[:, None] - a[:, None].sqrt() * data).square().sum((2, 3, 4)) / (2 * (1 - a[:, :, 0, 0]))
 
 
 def eps_from(weights, x_t, t, data):
     mean = torch.einsum("bn,nchw->bchw", weights, data)
-    return (x_t - at(t, x_t).sqrt() * mean) / (1 - at(t, x_t)).sqrt()
+    return (x_t - STABLE_DIFFUSION.alpha_bar_at(t, x_t).sqrt() * mean) / (
+        1 - STABLE_DIFFUSION.alpha_bar_at(t, x_t)
+    ).sqrt()
 
 
 def best_eps(x_t, t, data):
@@ -245,9 +247,11 @@ def best_eps(x_t, t, data):
 
 def apart(x_t, t, data):
     """Each coordinate with weights of its own."""
-    a = at(t, x_t)[:, None]
+    a = STABLE_DIFFUSION.alpha_bar_at(t, x_t)[:, None]
     weights = (-(x_t[:, None] - a.sqrt() * data).square() / (2 * (1 - a))).softmax(1)
-    return (x_t - at(t, x_t).sqrt() * (weights * data).sum(1)) / (1 - at(t, x_t)).sqrt()
+    return (x_t - STABLE_DIFFUSION.alpha_bar_at(t, x_t).sqrt() * (weights * data).sum(1)) / (
+        1 - STABLE_DIFFUSION.alpha_bar_at(t, x_t)
+    ).sqrt()
 
 
 @pytest.mark.parametrize(
@@ -286,17 +290,45 @@ def in_place(betas):
 
 WRONG = [
     (checks.check_noise_of, lambda x, t, x0: x - x0, "shrink x0 first"),
-    (checks.check_noise_of, lambda x, t, x0: x - at(t, x0).sqrt() * x0 / (1 - at(t, x0)).sqrt(), "brackets"),
-    (checks.check_noise_of, lambda x, t, x0: (x - at(t, x0) * x0) / (1 - at(t, x0)), "both factors are roots"),
-    (checks.check_noise_of, lambda x, t, x0: x - at(t, x0).sqrt() * x0, "divide"),
-    (checks.check_noise_of, lambda x, t, x0: (x - at(t, x0).sqrt() * x0) / (1 - at(t, x0)), "by the root"),
-    (checks.check_noise_of, lambda x, t, x0: (x - at(t, x0) * x0) / (1 - at(t, x0)).sqrt(), "the root of alpha_bar"),
-    (checks.check_noise_of, lambda x, t, x0: (x - x0) / (1 - at(t, x0)).sqrt(), "not x0"),
+    (
+        checks.check_noise_of,
+        lambda x, t, x0: (
+            x - STABLE_DIFFUSION.alpha_bar_at(t, x0).sqrt() * x0 / (1 - STABLE_DIFFUSION.alpha_bar_at(t, x0)).sqrt()
+        ),
+        "brackets",
+    ),
+    (
+        checks.check_noise_of,
+        lambda x, t, x0: (x - STABLE_DIFFUSION.alpha_bar_at(t, x0) * x0) / (1 - STABLE_DIFFUSION.alpha_bar_at(t, x0)),
+        "both factors are roots",
+    ),
+    (checks.check_noise_of, lambda x, t, x0: x - STABLE_DIFFUSION.alpha_bar_at(t, x0).sqrt() * x0, "divide"),
+    (
+        checks.check_noise_of,
+        lambda x, t, x0: (
+            (x - STABLE_DIFFUSION.alpha_bar_at(t, x0).sqrt() * x0) / (1 - STABLE_DIFFUSION.alpha_bar_at(t, x0))
+        ),
+        "by the root",
+    ),
+    (
+        checks.check_noise_of,
+        lambda x, t, x0: (
+            (x - STABLE_DIFFUSION.alpha_bar_at(t, x0) * x0) / (1 - STABLE_DIFFUSION.alpha_bar_at(t, x0)).sqrt()
+        ),
+        "the root of alpha_bar",
+    ),
+    (checks.check_noise_of, lambda x, t, x0: (x - x0) / (1 - STABLE_DIFFUSION.alpha_bar_at(t, x0)).sqrt(), "not x0"),
     (checks.check_noise_of, lambda x, t, x0: noise_of(x, t, x0)[0], "wanted shape (3, 4, 2, 2)"),
     (checks.check_noise_of, lambda x, t, x0: None, "return"),
     (checks.check_noise_of, lambda x, x0, t: noise_of(x, t, x0), "they come as (x_t, t, x0)"),  # raises, if so called
     (checks.check_noise_of, lambda x0, t, x: noise_of(x, t, x0), "they come as (x_t, t, x0)"),  # computes
-    (checks.check_noise_of, lambda x, t, x0: x.sub_(at(t, x0).sqrt() * x0) / (1 - at(t, x0)).sqrt(), "its argument"),
+    (
+        checks.check_noise_of,
+        lambda x, t, x0: (
+            x.sub_(STABLE_DIFFUSION.alpha_bar_at(t, x0).sqrt() * x0) / (1 - STABLE_DIFFUSION.alpha_bar_at(t, x0)).sqrt()
+        ),
+        "its argument",
+    ),
     (checks.check_step_at, lambda b, r: None, "return"),
     (checks.check_step_at, lambda b, r: alpha_bar(b), "one number"),
     (checks.check_step_at, lambda b, r: 0.5, "whole number"),
@@ -305,7 +337,11 @@ WRONG = [
     (checks.check_step_at, lambda b, r: first(alpha_bar(b), r), "alpha_bar / (1 - alpha_bar)"),
     (checks.check_step_at, lambda b, r: first((alpha_bar(b) / (1 - alpha_bar(b))).sqrt(), r), "no root"),
     (checks.check_step_at, lambda b, r: first((1 - b) / b, r), "product of all"),
-    (checks.check_step_at, lambda b, r: first(ALPHA_BAR / (1 - ALPHA_BAR), r), "the betas that you are given"),
+    (
+        checks.check_step_at,
+        lambda b, r: first(STABLE_DIFFUSION.alpha_bar / (1 - STABLE_DIFFUSION.alpha_bar), r),
+        "the betas that you are given",
+    ),
     (checks.check_step_at, lambda b, r: len(b) - step_at(b, r), "how many come before them?"),
     (checks.check_step_at, lambda b, r: int((alpha_bar(b) / (1 - alpha_bar(b)) >= r).sum()), "`<=`, not `<`"),
     (checks.check_step_at, lambda b, r: int((alpha_bar(b) / (1 - alpha_bar(b)) >= r).int().argmax()), "ask for `<=`?"),
@@ -328,19 +364,43 @@ WRONG = [
     (check_target, q_sample, "that is x_t"),
     (check_target, lambda x0, t, eps: eps - x0, "both parts have a factor"),
     (check_target, lambda x0, t, eps: velocity(eps, t, x0), "another order"),
-    (check_target, lambda x0, t, eps: at(t, x0) * eps - (1 - at(t, x0)) * x0, "the factors are roots"),
+    (
+        check_target,
+        lambda x0, t, eps: STABLE_DIFFUSION.alpha_bar_at(t, x0) * eps - (1 - STABLE_DIFFUSION.alpha_bar_at(t, x0)) * x0,
+        "the factors are roots",
+    ),
     (check_target, lambda x0, t, eps: velocity(x0, t, eps).mean(1), "wanted shape (3, 4, 2, 2)"),
     (check_target, lambda x0, eps, t: velocity(x0, t, eps), "they come as (x0, t, eps)"),
     (check_back, stub, "my_velocity is right, this one is not tried yet"),
     (check_back, predict_x0, "v is not the noise"),
-    (check_back, lambda x, t, v: at(t, x).sqrt() * x + (1 - at(t, x)).sqrt() * v, "v is taken away"),
-    (check_back, lambda x, t, v: (1 - at(t, x)).sqrt() * x + at(t, x).sqrt() * v, "that is the noise"),
-    (check_back, lambda x, t, v: x0_from_velocity(x, t, v) / at(t, x).sqrt(), "no division is needed"),
+    (
+        check_back,
+        lambda x, t, v: (
+            STABLE_DIFFUSION.alpha_bar_at(t, x).sqrt() * x + (1 - STABLE_DIFFUSION.alpha_bar_at(t, x)).sqrt() * v
+        ),
+        "v is taken away",
+    ),
+    (
+        check_back,
+        lambda x, t, v: (
+            (1 - STABLE_DIFFUSION.alpha_bar_at(t, x)).sqrt() * x + STABLE_DIFFUSION.alpha_bar_at(t, x).sqrt() * v
+        ),
+        "that is the noise",
+    ),
+    (
+        check_back,
+        lambda x, t, v: x0_from_velocity(x, t, v) / STABLE_DIFFUSION.alpha_bar_at(t, x).sqrt(),
+        "no division is needed",
+    ),
     (check_back, lambda v, t, x: x0_from_velocity(x, t, v), "they come as (x_t, t, v)"),
     (checks.check_best_eps, lambda x, t, d: None, "return"),
     (checks.check_best_eps, lambda x, t, d: log_fit(x, t, d).softmax(1), "wanted shape (4, 2, 1, 1)"),
     (checks.check_best_eps, lambda x, t, d: predict_x0(x, t, best_eps(x, t, d)), "that is the best x0"),
-    (checks.check_best_eps, lambda x, t, d: best_eps(x, t, d) * (1 - at(t, x)).sqrt(), "divide by sqrt"),
+    (
+        checks.check_best_eps,
+        lambda x, t, d: best_eps(x, t, d) * (1 - STABLE_DIFFUSION.alpha_bar_at(t, x)).sqrt(),
+        "divide by sqrt",
+    ),
     (checks.check_best_eps, lambda x, t, d: eps_from(log_fit(x, t, d).softmax(0), x, t, d), "softmax runs over"),
     (checks.check_best_eps, lambda x, t, d: eps_from((-log_fit(x, t, d)).softmax(1), x, t, d), "minus sign"),
     (checks.check_best_eps, lambda x, t, d: eps_from((log_fit(x, t, d) * 2).softmax(1), x, t, d), "the 2 below"),
@@ -371,7 +431,7 @@ def test_an_error_of_the_learner_keeps_its_traceback(check):
     with pytest.raises(ZeroDivisionError):
         check(lambda *given: 1 // 0)
     with pytest.raises(ValueError, match="t must have shape"):
-        check(lambda x, *_: at(torch.zeros(1, 1), x))
+        check(lambda x, *_: STABLE_DIFFUSION.alpha_bar_at(torch.zeros(1, 1), x))
     with pytest.raises(ZeroDivisionError):
         checks.check_step_at(lambda betas, ratio: 1 // 0)
 

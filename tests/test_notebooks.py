@@ -164,7 +164,7 @@ def test_what_a_widget_reads_is_not_changed_further_down(path):
     functions = {node.name: node for cell in cells for node in cell.body if isinstance(node, ast.FunctionDef)}
     for i, cell in enumerate(cells):
         calls = [
-            node for node in ast.walk(cell) if isinstance(node, ast.Call) and ast.unparse(node.func) == "touch.move"
+            node for node in ast.walk(cell) if isinstance(node, ast.Call) and ast.unparse(node.func) == "widgets.move"
         ]
         for function in (functions[ast.unparse(call.args[0])] for call in calls):
             own = named(function, ast.Store) | {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)}
@@ -174,7 +174,7 @@ def test_what_a_widget_reads_is_not_changed_further_down(path):
 
 @each_lesson
 def test_without_a_kernel_and_without_javascript_a_widget_is_a_picture_and_a_line(path):
-    live = [cell for cell in code(path) if re.search(r"^(touch\.|Studio\()", cell.source, re.M)]
+    live = [cell for cell in code(path) if re.search(r"^(widgets\.|Playground\()", cell.source, re.M)]
     assert all("image/png" in kinds(cell) and "Live, you can move" in seen(cell) for cell in live)
     page, _ = HTMLExporter().from_filename(path)
     assert page.count("Live, you can move") == len(live)

@@ -10,14 +10,15 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save
 from transformers import CLIPTextModel
 
-from sdlearn import hub, parts, saving
+from sdlearn import parts
 from sdlearn.sampling import text_to_image
+from sdlearn.tools import hub, saving
 
 PROMPT = "a painting of a bear riding a red turtle"
 
 
 def test_diffusers_opens_the_shipped_directory_and_paints_our_picture():
-    pipeline = StableDiffusionPipeline.from_pretrained(hub.MINI, safety_checker=None)
+    pipeline = StableDiffusionPipeline.from_pretrained(parts.MINI, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(5)
     theirs = pipeline(PROMPT, num_inference_steps=4, guidance_scale=4.0, generator=generator, output_type="pt").images
@@ -62,7 +63,7 @@ def damage(file, content: bytes):
 
 @pytest.mark.parametrize("part", ["text_encoder", "vae", "unet"])
 def test_a_truncated_file_is_named(copy, part):
-    file = copy / part / hub.WEIGHTS[part]
+    file = copy / part / parts.WEIGHTS[part]
     damage(file, file.read_bytes()[:-100])
     with pytest.raises(ValueError, match=rf"^\S*/{part}/\S*safetensors is damaged"):
         parts.load(copy)
@@ -70,7 +71,7 @@ def test_a_truncated_file_is_named(copy, part):
 
 @pytest.mark.parametrize("part", ["text_encoder", "unet"])
 def test_weights_of_another_model_are_named(copy, part):
-    damage(copy / part / hub.WEIGHTS[part], (copy / "vae" / hub.WEIGHTS["vae"]).read_bytes())
+    damage(copy / part / parts.WEIGHTS[part], (copy / "vae" / parts.WEIGHTS["vae"]).read_bytes())
     with pytest.raises(ValueError, match=rf"{part}.*another model's"):
         parts.load(copy)
 
@@ -82,7 +83,9 @@ def test_a_config_that_is_no_json_is_named(copy, part):
         parts.load(copy)
 
 
-@pytest.mark.parametrize("part", ["scheduler/scheduler_config.json", *(f"{part}/config.json" for part in hub.WEIGHTS)])
+@pytest.mark.parametrize(
+    "part", ["scheduler/scheduler_config.json", *(f"{part}/config.json" for part in parts.WEIGHTS)]
+)
 @pytest.mark.parametrize("content", [b"{}", b"[]"])
 def test_settings_that_say_nothing_are_named(copy, part, content):
     damage(copy / part, content)
@@ -111,7 +114,7 @@ def test_an_unknown_scheduler_says_which_there_are():
 
 @pytest.mark.parametrize("name", parts.SCHEDULERS)
 def test_every_scheduler_keeps_the_noise_schedule(name):
-    own = parts.load_scheduler(hub.MINI)
+    own = parts.load_scheduler(parts.MINI)
     other = parts.make_scheduler(name, own.config)
     torch.testing.assert_close(other.betas, own.betas)
 
@@ -147,7 +150,7 @@ def test_a_clip_that_was_not_saved_to_its_end_is_no_clip(tmp_path, monkeypatch):
 
 
 def test_the_index_names_classes_that_exist():
-    index = json.loads((hub.MINI / "model_index.json").read_text())
+    index = json.loads((parts.MINI / "model_index.json").read_text())
     assert index["_class_name"] == "StableDiffusionPipeline"
     assert index.keys() >= {"vae", "unet", "text_encoder", "tokenizer", "scheduler"}
     for library, kind in (value for value in index.values() if isinstance(value, list) and value[0]):
@@ -155,27 +158,27 @@ def test_the_index_names_classes_that_exist():
 
 
 def test_half_precision_on_a_cpu_is_refused():
-    with pytest.raises(ValueError, match="half precision is for GPUs: on a CPU leave dtype away"):
+    with pytest.raises(ValueError, match="half precision is for GPUs: on a CPU, omit dtype"):
         parts.load("mini", "cpu", torch.float16)
 
 
 def test_a_model_too_large_for_the_memory_is_not_begun(monkeypatch):
-    monkeypatch.setattr(parts, "free_memory", lambda device: 30e6)
+    monkeypatch.setattr(hub, "free_memory", lambda device: 30e6)
     monkeypatch.setattr(parts, "load_part", None)  # it does not come so far
     with pytest.raises(
         MemoryError, match=r"needs about 0.05 GB on cpu in float32, and 0.03 GB are free: .*bk-sdm-tiny"
     ):
-        parts.load("mini", "cpu")
+        hub.load("mini", "cpu")
 
 
 def test_on_a_gpu_that_is_too_small_the_library_can_spread_the_parts(monkeypatch):
-    monkeypatch.setattr(parts, "free_memory", lambda device: 10e6)
+    monkeypatch.setattr(hub, "free_memory", lambda device: 10e6)
     with pytest.raises(MemoryError, match=r"on cuda in float16, .*enable_model_cpu_offload\(\)"):
-        parts.check_memory("mini", hub.MINI, torch.device("cuda"), torch.float16)
+        hub.check_memory("mini", parts.MINI, torch.device("cuda"), torch.float16)
 
 
 def test_the_memory_needed_counts_every_weight():
     numbers = sum(x.numel() for model in parts.load("mini", "cpu")[1:4] for x in model.state_dict().values())
-    whole, half = (parts.memory_needed(hub.MINI, dtype) for dtype in (torch.float32, torch.float16))
+    whole, half = (hub.memory_needed(parts.MINI, dtype) for dtype in (torch.float32, torch.float16))
     assert whole == 2 * half and whole > 4 * numbers
     assert whole - 4 * numbers == 4 * 6 * 32 * 64 * 64  # six maps of the decoder, 32 channels at 64 x 64

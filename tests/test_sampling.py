@@ -6,16 +6,25 @@ import pytest
 import torch
 
 from sdlearn import parts
-from sdlearn.checks.sampling import (
+from sdlearn.noising import STABLE_DIFFUSION
+from sdlearn.notebook.checks.sampling import (
     check_euler_loop,
     check_guide_between,
     check_rescale,
     check_start_from_picture,
     check_two_prompts,
 )
-from sdlearn.noising import ALPHA_BAR
-from sdlearn.sampling import decode_latents, denoise, encode_prompts, guide, initial_latents, text_to_image
+from sdlearn.sampling import (
+    decode_latents,
+    denoise,
+    encode_prompts,
+    guide,
+    initial_latents,
+    prepare_scheduler,
+    text_to_image,
+)
 
+ALPHA_BAR = STABLE_DIFFUSION.alpha_bar
 PROMPT = "a photograph of an astronaut riding a horse on the moon"
 CLOSE = dict(atol=1e-4, rtol=0)
 
@@ -97,10 +106,10 @@ def says(m, b=64):
 
 def run_oracle(name, m_empty, m_text, s, guidance_scale, steps):
     scheduler = parts.make_scheduler(name, parts.stable_diffusion_scheduler().config)
-    scheduler.set_timesteps(steps)
+    scheduler = prepare_scheduler(scheduler, steps, seeded(1))
     oracle = Oracle(s)
-    start = initial_latents(oracle, scheduler, 64, seeded(), 64, 64)
-    out = denoise(oracle, scheduler, start, says(m_empty), says(m_text), guidance_scale, seeded(1))
+    start = initial_latents(oracle, scheduler, 64, seeded(), 8, 8)
+    out = denoise(oracle, scheduler, start, says(m_empty), says(m_text), guidance_scale)
     assert oracle.calls == len(scheduler.timesteps)  # one pass for both
     a = ALPHA_BAR[int(scheduler.timesteps[0])]
     return out, start / scheduler.init_noise_sigma, a
@@ -134,7 +143,7 @@ def test_oracle_refuses(mistake):
     scheduler = parts.make_scheduler("lms", parts.stable_diffusion_scheduler().config)
     scheduler.set_timesteps(50)
     oracle, texts = Oracle(0.4), [says(-0.5), says(0.5)]
-    start = initial_latents(oracle, scheduler, 64, seeded(), 64, 64)
+    start = initial_latents(oracle, scheduler, 64, seeded(), 8, 8)
     if mistake == "order swapped":
         texts.reverse()
     if mistake == "no init_noise_sigma":
@@ -220,17 +229,17 @@ def test_progress_and_watch(small):
 
     chosen = with_scheduler(small, "pndm")  # one step more than asked for
     text_to_image(chosen, PROMPT, steps=3, progress=progress, watch=lambda t, latents: states.append((t, latents)))
-    assert len(rounds) == len(states) == len(chosen.scheduler.timesteps) == 4
+    assert len(rounds) == len(states) == len(prepare_scheduler(chosen.scheduler, 3, seeded()).timesteps) == 4
     assert all(latents.shape == (1, 4, 8, 8) for _, latents in states)
     assert [t for t, _ in states] == rounds
 
 
 def test_initial_latents(small):
-    noise = initial_latents(small.unet, small.scheduler, 2, seeded(7), 64, 128)
+    noise = initial_latents(small.unet, small.scheduler, 2, seeded(7), 8, 16)
     assert torch.equal(noise, torch.randn(2, 4, 8, 16, generator=seeded(7)))  # DDIM begins at 1
     lms = with_scheduler(small, "lms").scheduler
     lms.set_timesteps(30)
-    louder = initial_latents(small.unet, lms, 2, seeded(7), 64, 128)
+    louder = initial_latents(small.unet, lms, 2, seeded(7), 8, 16)
     torch.testing.assert_close(louder, noise * (lms.sigmas[0] ** 2 + 1).sqrt())
 
 
@@ -249,6 +258,13 @@ def test_pictures_stay_in_range(small):
 # ---------------------------------------------------------------- out of the latents, in half precision too
 
 
+class Record(list):
+    """What happened, one record for a decoder and its copies."""
+
+    def __deepcopy__(self, _):
+        return self
+
+
 class Overflows(torch.nn.Module):
     """A decoder that multiplies and divides by 60000 squared: more than half precision can hold."""
 
@@ -256,7 +272,7 @@ class Overflows(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.large, self.decoded = torch.nn.Parameter(torch.tensor(60000.0), requires_grad=False), []
+        self.large, self.decoded = torch.nn.Parameter(torch.tensor(60000.0), requires_grad=False), Record()
 
     @property
     def dtype(self):

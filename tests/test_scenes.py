@@ -8,9 +8,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from sdlearn import measure, scenes
-from sdlearn.checks import scenes as checks
+from sdlearn import scenes
+from sdlearn.measuring import named
+from sdlearn.notebook.checks import scenes as checks
 from sdlearn.scenes import HELD_OUT, WORDINGS, WORDS
 
 N = 600
@@ -51,12 +53,20 @@ def test_another_seed_draws_other_scenes():
 
 def test_another_process_draws_the_same_bytes():
     """Nothing depends on the order of a set, on the clock, or on a global random state."""
-    code = "from sdlearn.scenes import *; p, *rest = sample(12, 5); print(zlib.crc32(p.tobytes()), rest)"
+    code = "from sdlearn.scenes import sample; p, *rest = sample(12, 5); print(zlib.crc32(p.tobytes()), rest)"
     seen = set()
     for salt in ("1", "2"):
         run = [sys.executable, "-c", "import zlib; " + code]
         seen.add(subprocess.run(run, env={**os.environ, "PYTHONHASHSEED": salt}, capture_output=True).stdout)
     assert len(seen) == 1 and seen != {b""}
+
+
+def test_a_larger_picture_shows_the_same_scene():
+    large, captions, attributes = scenes.sample(24, seed=5, size=96)
+    assert large.shape == (24, 96, 96, 3) and captions == CAPTIONS[:24] and attributes == ATTRIBUTES[:24]
+    shrunk = np.stack([Image.fromarray(picture).resize((64, 64), Image.Resampling.BOX) for picture in large])
+    apart = np.abs(shrunk - PICTURES[:24].astype(float)).mean((1, 2, 3))
+    assert apart.max() < 8  # of 255; another scene is 20 or more away
 
 
 def test_pictures_differ():
@@ -109,14 +119,14 @@ def test_an_action_is_put_in_all_its_wordings(action):
 
 def test_captions_say_nothing_that_is_not_in_the_scene():
     for caption, scene in zip(CAPTIONS + HELD_CAPTIONS, ATTRIBUTES + HELD_ATTRIBUTES, strict=True):
-        named = measure.named(caption)
-        assert named.items() <= scene.items()
-        assert {"subject", "action", "mount"} <= named.keys()
+        found = named(caption)
+        assert found.items() <= scene.items()
+        assert {"subject", "action", "mount"} <= found.keys()
 
 
 def test_style_colour_and_place_are_sometimes_left_unsaid():
     for name in scenes.UNSAID:
-        said = [name in measure.named(caption) for caption in CAPTIONS]
+        said = [name in named(caption) for caption in CAPTIONS]
         assert 0.5 < sum(said) / N < 0.9
 
 

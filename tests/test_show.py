@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sdlearn import scenes, show
+from sdlearn import scenes
+from sdlearn.notebook import show
 
 
 def pixels(figure):
@@ -34,8 +35,9 @@ def test_tensors_and_pictures_look_the_same():
 
 
 def test_long_titles_are_wrapped_between_words():
-    assert show.wrap("a cat riding a red horse", 10) == "a cat\nriding a\nred horse"
-    assert show.wrap("unbelievable", 5) == "unbelievable"
+    titles = {"a cat riding a red horse": "a cat\nriding a\nred horse", "unbelievable, no": "unbelievable,\nno"}
+    sheet = show.sheet(np.zeros((2, 70, 70, 3), np.uint8), list(titles), zoom=1)  # room for ten letters
+    assert [axes.get_title() for axes in sheet.axes] == list(titles.values())
 
 
 def test_channels_show_minus_three_black_and_three_white():

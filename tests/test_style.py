@@ -3,8 +3,10 @@
 import ast
 import os
 import re
+import statistics
 import subprocess
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,15 +17,21 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted((ROOT / "sdlearn").rglob("*.py"))
-LESSONS = ("scenes", "clip", "vae", "noising", "unet", "sampling")  # lessons 0 to 5
-ROOMS = [ROOT / "sdlearn" / f"{name}.py" for name in LESSONS]
-PARTS = {"tokenizer", "text_encoder", "vae", "unet", "clip"}  # parameters whose name says all there is to say
-MINI = ROOT / "sdlearn" / "mini"
+HOUSE = ROOT / "sdlearn"
+FILES = sorted(HOUSE.rglob("*.py"))
+LESSONS = ("scenes", "clip", "training", "vae", "noising", "unet", "sampling", "measuring")  # in their order
+ROOMS = [path for path in FILES if path.relative_to(HOUSE).parts[0].removesuffix(".py") in LESSONS]
+PARTS = {"tokenizer", "text_encoder", "vae", "unet", "clip", "judge"}  # parameters whose name says all there is to say
+MINI = HOUSE / "mini"
 SHIPPED = [path for path in sorted(MINI.rglob("*")) if path.is_file()]
 
-each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
-each_room = pytest.mark.parametrize("path", ROOMS, ids=lambda path: path.name)
+
+def label(path):
+    return path.relative_to(HOUSE).as_posix()
+
+
+each_file = pytest.mark.parametrize("path", FILES, ids=label)
+each_room = pytest.mark.parametrize("path", ROOMS, ids=label)
 
 
 def source(path):
@@ -39,22 +47,55 @@ def imported(path):
     names = [alias.name for node in nodes(path, ast.Import) for alias in node.names]
     for node in nodes(path, ast.ImportFrom):
         names += [f"{node.module or ''}.{alias.name}" for alias in node.names]
-        assert not node.level, f"{path.name}: `from .` hides which room is meant; write `from sdlearn...`"
+        assert not node.level, f"{path.name}: `from .` hides which file is meant; write `from sdlearn...`"
     return names
+
+
+def module(path):
+    """sdlearn/tools/hub.py -> sdlearn.tools.hub"""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module(path): path for path in FILES}
+
+
+def of_the_course(path):
+    """The modules of the course that a file imports."""
+    found = {name if name in MODULES else name.rpartition(".")[0] for name in imported(path)}
+    return {name for name in found if name.split(".")[0] == "sdlearn"}
 
 
 # ---------------------------------------------------------------- imports run one way
 
+GROUND = {f"sdlearn.{name}" for name in LESSONS}
+MAY_IMPORT = {  # what may import which others of the course; a lesson's file that is not named here: none
+    "sdlearn.scenes": {"sdlearn.scenes"},
+    "sdlearn.measuring": {"sdlearn.scenes"},
+    "sdlearn.parts": {"sdlearn.measuring"},
+    "sdlearn.recipes": GROUND,
+    "sdlearn.tools": GROUND | {"sdlearn.parts", "sdlearn.recipes", "sdlearn.tools"},
+    "sdlearn.notebook": GROUND | {"sdlearn.parts", "sdlearn.tools", "sdlearn.notebook"},
+}
 
-@each_room
-def test_a_room_imports_no_room(path):
-    assert [name for name in imported(path) if name.split(".")[0] == "sdlearn"] == []
+
+def storey(name):
+    """sdlearn.tools.hub -> sdlearn.tools"""
+    return ".".join(name.split(".")[:2])
 
 
 @each_file
-def test_only_show_draws_plots_and_widgets(path):
+def test_lessons_import_no_tools_and_tools_no_notebook(path):
+    assert {storey(name) for name in of_the_course(path)} <= MAY_IMPORT.get(storey(module(path)), set())
+
+
+def test_no_two_files_import_each_other_however_many_lie_between():
+    list(TopologicalSorter({name: of_the_course(path) for name, path in MODULES.items()}).static_order())
+
+
+@each_file
+def test_only_the_notebook_storey_draws_plots_and_widgets(path):
     heavy = [name for name in imported(path) if name.split(".")[0] in ("matplotlib", "ipywidgets")]
-    assert path.name in ("show.py", "touch.py", "studio.py") or heavy == []
+    assert path.parent == HOUSE / "notebook" or heavy == []
 
 
 @each_file
@@ -67,16 +108,17 @@ def test_no_star_imports(path):
     assert [name for name in imported(path) if name.endswith(".*")] == []
 
 
-def test_the_map_re_exports_nothing_and_names_every_file():
-    path = ROOT / "sdlearn" / "__init__.py"
+@pytest.mark.parametrize("folder", [HOUSE, HOUSE / "tools", HOUSE / "notebook"], ids=lambda path: path.name)
+def test_a_map_re_exports_nothing_and_names_every_file(folder):
+    path = folder / "__init__.py"
     assert imported(path) == []
     named = re.findall(r"^(\w+)  +\S", ast.get_docstring(ast.parse(source(path))), re.M)
-    there = {path.relative_to(ROOT / "sdlearn").parts[0].removesuffix(".py") for path in FILES}
-    assert {*named} == there - {"__init__"}
+    there = {found.relative_to(folder).parts[0].removesuffix(".py") for found in folder.rglob("*.py")}
+    assert {*named} - {"mini"} == there - {"__init__"}
 
 
 @each_room
-def test_rooms_do_not_print(path):
+def test_lesson_files_do_not_print(path):
     calls = [node.func for node in nodes(path, ast.Call)]
     assert [func.lineno for func in calls if isinstance(func, ast.Name) and func.id == "print"] == []
 
@@ -85,14 +127,12 @@ def test_rooms_do_not_print(path):
 
 
 def public_functions():
-    """Of the pictures only the public part: behind it come some forty drawings, a few lines each."""
-    for path in ROOMS:
+    """Of the pictures only the public file: beside it are some sixty drawings, a few lines each."""
+    for path in [*ROOMS, HOUSE / "parts.py", HOUSE / "recipes.py"]:
         text = source(path)
-        if path.stem == "scenes":
-            text = text[: text.index("# ------", text.index("the public part"))]
-        for node in ast.parse(text).body:
+        for node in ast.parse(text).body if path.parent.name != "scenes" or path.stem == "__init__" else ():
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-                yield pytest.param(node, ast.get_source_segment(text, node), id=f"{path.stem}.{node.name}")
+                yield pytest.param(node, ast.get_source_segment(text, node), id=f"{label(path)} {node.name}")
 
 
 @pytest.mark.parametrize("node, text", public_functions())
@@ -104,7 +144,19 @@ def test_public_functions_say_what_they_take_and_give(node, text):
 
 @each_file
 def test_files_are_short(path):
-    assert source(path).count("\n") <= 250 or path == ROOMS[0]  # lesson 0's room is the drawings
+    assert source(path).count("\n") <= (150 if path in ROOMS else 250)
+
+
+def lines_of(function):
+    """How many lines of code a function has, without its head, its docstring and the functions in it."""
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    inner = [node for node in body if isinstance(node, ast.FunctionDef)]
+    return sum(node.end_lineno - node.lineno + 1 for node in body if node not in inner)
+
+
+def test_functions_are_short():
+    sizes = [lines_of(node) for path in ROOMS for node in nodes(path, ast.FunctionDef)]
+    assert statistics.median(sizes) <= 8 and max(sizes) <= 30
 
 
 # ---------------------------------------------------------------- one list of dependencies, several doors
@@ -117,7 +169,7 @@ def test_every_constraint_is_one_version_that_any_platform_has():
     assert [pin for pin in PINS if not re.fullmatch(r"[\w.-]+==[\w.]+", pin)] == []  # no "+cpu", no path
 
 
-@pytest.mark.parametrize("dependency", PROJECT["dependencies"])
+@pytest.mark.parametrize("dependency", sum(PROJECT["optional-dependencies"].values(), PROJECT["dependencies"]))
 def test_every_dependency_is_pinned_within_its_range(dependency):
     wanted, pins = Requirement(dependency), dict(pin.split("==") for pin in PINS)
     assert Version(pins[wanted.name]) in wanted.specifier
@@ -143,8 +195,8 @@ def test_the_commands_that_are_installed_exist():
 def test_the_readme_names_every_file_and_links_to_what_exists():
     text = source(ROOT / "README.md")
     assert [link for link in re.findall(r"\]\(([^):]+)\)", text) if not (ROOT / link).exists()] == []
-    rooms = [path.name for path in FILES if path.parent.name == "sdlearn" and path.stem != "__init__"]
-    assert [name for name in rooms if f"  {name} " not in text] == []
+    named = [path.name for path in FILES if path.parent.name not in ("checks", "scenes") and path.stem != "__init__"]
+    assert [name for name in named if f"  {name} " not in text] == []
 
 
 # ---------------------------------------------------------------- what is shipped

@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+from benchmarks import survey
 from fastcore.script import CliError
 from torch.nn.functional import normalize
 
-from sdlearn import judging, measure, scenes, survey, train
+from sdlearn import measuring, parts, scenes
+from sdlearn.tools import train
 
 
 def cloud(n, mean=0.0, seed=0):
@@ -53,16 +55,17 @@ def test_the_kernel_distance_leaves_chance_to_others_and_is_the_same_again():
 
 def test_real_scenes_of_one_prompt_show_it_and_differ():
     pictures = survey.scenes_of(survey.PROMPTS[0], 16, seed=3)
-    wanted = [measure.named(survey.PROMPTS[0])] * 16
-    assert measure.shares(judging.load_judge(), pictures, wanted)["all"] > 0.9
+    wanted = [measuring.named(survey.PROMPTS[0])] * 16
+    assert measuring.shares(parts.load_judge(), pictures, wanted)["all"] > 0.9
     assert len({x.numpy().tobytes() for x in pictures}) == 16
 
 
 @pytest.mark.parametrize("prompt", survey.PROMPTS)
 def test_the_prompts_name_every_attribute(prompt):
-    assert set(measure.named(prompt)) == set(scenes.WORDS)
+    assert set(measuring.named(prompt)) == set(scenes.WORDS)
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_writes_every_figure(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train, "SCENES", 64)
     train.training_scenes.cache_clear()

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from diffusers.models.embeddings import Timesteps
 from torch.testing import assert_close
 
-from sdlearn.checks import unet as checks
-from sdlearn.fit import fit
+from sdlearn.notebook.checks import unet as checks
+from sdlearn.training import fit
 from sdlearn.unet import AttentionMaps, attention, diffusion_loss, drop_captions, new_unet, time_embedding
 
 
@@ -147,10 +147,11 @@ def test_loss_of_the_truth_is_nothing_and_of_silence_the_noise():
     assert_close(diffusion_loss(Says(eps + 2), x_t, t, eps, text), torch.tensor(4.0))
 
 
+@pytest.mark.slow
 def test_a_tiny_batch_is_learnt_by_heart():
     torch.manual_seed(1)
     net, batch = new_unet(), example(2, seed=1)
-    losses = fit(net, diffusion_loss, lambda g: batch, 50, 1e-3, warmup=5, progress=iter)
+    losses = fit(net, diffusion_loss, lambda g: batch, 50, 1e-3, warmup=5)
     assert losses[0] > 0.8 and losses[-1] < 0.1
 
 

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from sdlearn import scenes, vae
-from sdlearn.checks import vae as checks
-from sdlearn.train import fit, train_vae
+from sdlearn.notebook.checks import vae as checks
+from sdlearn.recipes import train_vae
+from sdlearn.training import fit
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,7 @@ def test_loss_refuses_noise_of_another_shape(net):
         vae.vae_loss(net, pictures(2), drawn(1, 4, 4, 4))
 
 
+@pytest.mark.slow
 def test_four_pictures_are_learnt_by_heart():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -143,7 +145,7 @@ def test_four_pictures_are_learnt_by_heart():
     def examples(generator):
         return x, torch.randn(4, 4, 2, 2, generator=generator)
 
-    losses = fit(net, vae.vae_loss, examples, steps=120, lr=3e-3, warmup=5, progress=iter)
+    losses = fit(net, vae.vae_loss, examples, steps=120, lr=3e-3, warmup=5)
     assert losses[-1] < losses[0] / 3
     assert vae.psnr(x, vae.decode(net.to(x.device), vae.encode(net, x))) > before + 6
 
@@ -194,7 +196,7 @@ def test_scaled_latents_have_deviation_one():
 def test_training_ends_with_the_vaes_own_factor():
     net = vae.new_vae()
     some = scenes.sample(8, seed=7)[0]
-    train_vae(net, some, steps=1, batch=2, progress=iter)
+    train_vae(net, some, steps=1, batch=2)
     assert net.config.scaling_factor != 0.18215
     assert vae.encode(net, scenes.to_tensor(some)).std().item() == pytest.approx(1, abs=1e-3)
 

@@ -10,12 +10,14 @@ import true_size
 from diffusers import UNet2DConditionModel
 
 from benchmarks.measured import Memory, in_turn, matrix_rate, operations, table
-from sdlearn import scenes, show
-from sdlearn.clip import clip_loss, new_clip, new_tokenizer, text_encoder_of, tokenize
-from sdlearn.fit import best_precision, fit
+from sdlearn import scenes
+from sdlearn.clip import clip_loss, new_clip, new_tokenizer, tokenize
+from sdlearn.notebook import show
 from sdlearn.parts import stable_diffusion_scheduler
+from sdlearn.recipes import train_clip, train_unet, train_vae
 from sdlearn.sampling import denoise
-from sdlearn.train import train_clip, train_unet, train_vae
+from sdlearn.tools.runs import best_precision, fit
+from sdlearn.tools.saving import text_encoder_of
 from sdlearn.unet import diffusion_loss, new_unet
 from sdlearn.vae import new_vae, vae_loss
 
@@ -101,7 +103,7 @@ def training_runs(batches: dict[str, int], precision: str) -> dict:
     return {
         name: (
             lambda model=model, loss=loss, batch=batch: fit(
-                model, loss, lambda _: batch, 5, lr=1e-4, precision=precision, progress=iter
+                model, loss, lambda _: batch, 5, lr=1e-4, precision=precision, progress=lambda steps, _: steps
             ),
             lambda model=model, loss=loss, batch=batch: loss(model, *batch),
         )
@@ -139,9 +141,9 @@ def one_case(case: dict, pipe) -> None:
     inputs = list(unet_inputs(batch, side, 128, 24).values())
     example = (inputs[0], inputs[1], torch.randn_like(inputs[0]), inputs[2])
     with Memory() as memory:
-        fit(unet, diffusion_loss, lambda _: example, 1, lr=1e-4, progress=iter)
+        fit(unet, diffusion_loss, lambda _: example, 1, lr=1e-4, progress=lambda steps, _: steps)
     begin = time.perf_counter()
-    fit(unet, diffusion_loss, lambda _: example, 3, lr=1e-4, progress=iter)
+    fit(unet, diffusion_loss, lambda _: example, 3, lr=1e-4, progress=lambda steps, _: steps)
     training = (time.perf_counter() - begin) / 3
     scheduler = stable_diffusion_scheduler()
     scheduler.set_timesteps(case["steps"])

@@ -12,16 +12,17 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from sdlearn import judging, measure, parts, scenes
-from sdlearn.fit import best_precision, fit
+from sdlearn import measuring, parts, scenes
+from sdlearn.recipes import picks
 from sdlearn.scenes import WORDS
-from sdlearn.train import picks
+from sdlearn.tools import measure
+from sdlearn.tools.runs import best_precision, fit
 
 SEED = 77  # of its scenes, weights and batches
 
 
 class OtherJudge(nn.Module):
-    """As `judging.Judge`, from a picture to one score for each value of each attribute."""
+    """As `measuring.Judge`, from a picture to one score for each value of each attribute."""
 
     def __init__(self):
         super().__init__()
@@ -32,7 +33,7 @@ class OtherJudge(nn.Module):
         self,
         pictures: Tensor,  # b c h w, -1 .. 1
     ) -> dict[str, Tensor]:  # attribute -> b values
-        return judging.by_attribute(self.resnet(pictures).logits)
+        return measuring.by_attribute(self.resnet(pictures).logits)
 
 
 def blurred(
@@ -51,7 +52,7 @@ def trained(steps: int = 2500, batch: int = 64) -> OtherJudge:
     """The other judge, from its first weights on."""
     sets = [scenes.sample(n, seed=SEED, held_out=held_out) for n, held_out in ((24_000, False), (3_000, True))]
     pictures = np.concatenate([found[0] for found in sets])
-    right = judging.answers(sets[0][2] + sets[1][2])
+    right = measuring.answers(sets[0][2] + sets[1][2])
     torch.manual_seed(SEED)
     judge = OtherJudge()
 
@@ -60,7 +61,7 @@ def trained(steps: int = 2500, batch: int = 64) -> OtherJudge:
         shown = blurred(scenes.to_tensor(pictures[i.numpy()]), 1.2 * torch.rand(1, generator=g).item())
         return shown + 0.05 * torch.randn(shown.shape, generator=g), right[i]
 
-    fit(judge, judging.judge_loss, examples, steps, lr=2e-3, seed=SEED, precision=best_precision())
+    fit(judge, measuring.judge_loss, examples, steps, lr=2e-3, seed=SEED, precision=best_precision())
     return judge.requires_grad_(False)
 
 
@@ -70,7 +71,7 @@ def main(
     n: int = 512,  # pictures of each kind
 ):
     """How often either judge sees what was asked for: in real scenes, in these through the VAE, in painted ones."""
-    judges = {"the shipped judge": judging.load_judge(), "the other judge": trained()}
+    judges = {"the shipped judge": parts.load_judge(), "the other judge": trained()}
     found = measure.report(parts.load(model, "cpu"), [*judges.values()], n, 0, tqdm)
     for name, figures in zip(judges, found, strict=True):
         print(name, measure.table(figures), sep="\n")

@@ -9,15 +9,15 @@ import true_size
 from diffusers import StableDiffusionPipeline
 
 from benchmarks.measured import in_turn, matrix_rate, operations, table
-from sdlearn import hub, parts
+from sdlearn import parts
 from sdlearn.sampling import text_to_image
 
 PROMPT = "a photograph of a cat riding a red bicycle in the desert"
 COLD = {  # from a cold process to a picture; and the imports that any such process needs
     "imports alone": "import torch; from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel; "
     "from transformers import CLIPTextModel, CLIPTokenizer",
-    "sdlearn-draw": f"from sdlearn.draw import draw; draw({PROMPT!r})",
-    "StableDiffusionPipeline": "from diffusers import StableDiffusionPipeline; from sdlearn.hub import MINI; "
+    "sdlearn-draw": f"from sdlearn.tools.draw import draw; draw({PROMPT!r})",
+    "StableDiffusionPipeline": "from diffusers import StableDiffusionPipeline; from sdlearn.parts import MINI; "
     f"StableDiffusionPipeline.from_pretrained(MINI, safety_checker=None)({PROMPT!r}, guidance_scale=4.0, "
     "num_inference_steps=30)",
 }
@@ -97,7 +97,7 @@ def large() -> None:
 
 
 if __name__ == "__main__":
-    print(f"threads: {torch.get_num_threads()}; model: {hub.MINI.name}")
+    print(f"threads: {torch.get_num_threads()}; model: {parts.MINI.name}")
     small()
     cold()
     large()

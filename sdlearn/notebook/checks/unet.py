@@ -1,0 +1,250 @@
+"""The checks of lesson 4."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from sdlearn.notebook.checks import changed, compare, copies, verdict
+from sdlearn.unet import new_unet, time_embedding
+
+
+def check_drop_captions(
+    my_drop_captions: Callable,  # (text b l d, empty 1 l d, drop b) -> b l d
+) -> None:
+    """4.1: some captions give way to the empty prompt."""
+    generator = torch.Generator().manual_seed(41)
+    text = torch.randn(6, 6, 6, generator=generator)  # b = l = d, so that a wrong axis raises nothing
+    empty = torch.randn(1, 6, 6, generator=generator)
+    drop = torch.tensor([True, False, False, True, True, False])
+    want = torch.stack([empty[0] if gone else row for gone, row in zip(drop.tolist(), text, strict=True)])
+    wrong = {
+        "`drop` went along the last axis: it needs the shape b 1 1, drop[:, None, None]": torch.where(
+            drop, empty, text
+        ),
+        "`drop` went along the tokens: it needs the shape b 1 1": torch.where(drop[:, None], empty, text),
+        "the wrong ones went: `drop` is True where a caption is to go": torch.where(drop[:, None, None], text, empty),
+        "zeros are not the empty prompt: its encoding has numbers of its own": text * ~drop[:, None, None],
+        "no caption was dropped": text,
+        "all captions were dropped": empty.expand(6, -1, -1),
+    }
+
+    def hints():
+        given = copies((text, empty, drop))
+        yield compare(my_drop_captions(*given), want, wrong)
+        if changed(given, (text, empty, drop)):
+            yield "right, but your function changed its argument in place: the next batch would miss its captions"
+
+    verdict("4.1", hints)
+
+
+def check_masked_attention(
+    my_masked_attention: Callable,  # (q b l d, k b m d, v b m d, keep b m) -> b l d
+) -> None:
+    """4.2: attention that does not listen to padding."""
+    generator = torch.Generator().manual_seed(42)
+    q, k, v = (torch.randn(2, n, 8, generator=generator) for n in (5, 6, 6))
+    keep = torch.tensor([[True, True, True, False, False, False], [True, True, True, True, True, False]])
+    scores = q @ k.transpose(1, 2) / 8**0.5  # b l m
+    gone = ~keep[:, None]  # b 1 m
+    masked = scores.masked_fill(gone, float("-inf"))
+    low = scores.masked_fill(gone, -1e9)
+    wrong = {
+        "padding is still heard: a score of 0 is no silence, since exp(0) is 1; use -inf": (scores * ~gone).softmax(-1),
+        "set the scores, not the weights: after the softmax they no longer sum to 1": scores.softmax(-1) * ~gone,
+        "padding is still heard: `keep` was not used": scores.softmax(-1),
+        "only padding is heard: `keep` is True for words": scores.masked_fill(~gone, float("-inf")).softmax(-1),
+        "the scores are not divided by sqrt(d)": (masked * 8**0.5).softmax(-1),
+        "the scores are divided by d, not by its root": (masked / 8**0.5).softmax(-1),
+        "the softmax runs over the places: it must run over the words, the last axis": low.softmax(1),
+        "a softmax is missing: weights must be positive and sum to 1": scores * ~gone,
+    }
+
+    def hints():
+        got = my_masked_attention(q.clone(), k.clone(), v.clone(), keep.clone())
+        if isinstance(got, Tensor) and got.isnan().any():
+            yield "there are NaNs: -inf times 0, or a softmax along an axis that is -inf all through"
+        yield compare(got, masked.softmax(-1) @ v, {hint: weights @ v for hint, weights in wrong.items()})
+
+    verdict("4.2", hints)
+
+
+def check_skip_losses(
+    my_skip_losses: Callable,  # (unet, x_t, t, eps, text) -> 4 losses
+) -> None:
+    """4.3: the loss with one skip connection set to zero, for each in turn; on a small U-Net with random weights."""
+    unet, example = small_unet(seed=43)
+    alone = [skips_zeroed(unet, example, {i}) for i in range(4)]
+    growing = [skips_zeroed(unet, example, set(range(i + 1))) for i in range(4)]
+    wrong = {
+        "the order is not the one going down: up_blocks[0] gets the last two skips, up_blocks[1] the first two": [
+            alone[i] for i in (2, 3, 0, 1)
+        ],
+        "the order is turned round: the first skip is the one that conv_in made": alone[::-1],
+        "each loss has one more skip at zero than the one before: take your hook away before the next": growing,
+        "each loss has all skips at zero: change one tensor of the tuple only": [growing[-1]] * 4,
+        "nothing changed: does your hook return (args, kwargs), and is it registered with_kwargs=True?": [
+            skips_zeroed(unet, example, set())
+        ]
+        * 4,
+    }
+
+    def hints():
+        got = my_skip_losses(unet, *example)
+        yield compare(got, torch.stack(alone), {hint: torch.stack(losses) for hint, losses in wrong.items()}, atol=1e-6)
+        if any(module._forward_pre_hooks or module._forward_hooks for module in unet.modules()):
+            yield "right, but your hooks are still in the U-Net: call .remove() on each"
+
+    verdict("4.3", hints)
+
+
+def small_unet(seed: int):  # U-Net with four skips, and an example as `diffusion_loss` takes it
+    """A U-Net that is quick to run, with random weights; the global random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        blocks = dict(down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2)
+        unet = UNet2DConditionModel(
+            block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=16, attention_head_dim=2, **blocks
+        )
+        x_t, eps, text = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8), torch.randn(3, 5, 16)
+    return unet.eval().requires_grad_(False), (x_t, torch.tensor([20, 500, 900]), eps, text)
+
+
+def skips_zeroed(
+    unet,  # with two up blocks of two ResNet blocks each
+    example: tuple[Tensor, ...],  # x_t, t, eps, text
+    zeroed: set[int],  # which skips are set to zero, counted going down: 0 is conv_in's
+) -> Tensor:  # scalar, the loss
+    """The loss of a U-Net some of whose skip connections carry zeros."""
+    x_t, t, eps, text = example
+
+    def hook(first):  # the number of the block's first skip
+        def silence(block, args, kwargs):
+            skips = kwargs["res_hidden_states_tuple"]
+            quiet = tuple(torch.zeros_like(x) if first + i in zeroed else x for i, x in enumerate(skips))
+            return args, kwargs | {"res_hidden_states_tuple": quiet}
+
+        return silence
+
+    hooks = [
+        block.register_forward_pre_hook(hook(first), with_kwargs=True)
+        for block, first in zip(unet.up_blocks, (2, 0), strict=True)
+    ]
+    try:
+        return (unet(x_t, t, encoder_hidden_states=text).sample - eps).square().mean()
+    finally:
+        for handle in hooks:
+            handle.remove()
+
+
+def check_unet_with_words(
+    my_unet_with_words: Callable,  # (net, x b 4 h w, t b, words b m 128) -> b 4 h w
+) -> None:
+    """4.4: the whole U-Net, with its attention blocks; on one with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(44)
+        net = new_unet().eval().requires_grad_(False)
+        x, t, words = torch.randn(2, 4, 8, 8), torch.tensor([30, 800]), torch.randn(2, 6, 128)
+    mistakes = {
+        "no words came in: attention blocks stand between the ResNet blocks": "none",
+        "no words came in going down: `block.attentions` is there as well": "no down",
+        "no words came in at the bottom: net.mid_block.attentions[0], between the two ResNet blocks": "no mid",
+        "no words came in going up: each ResNet block is followed by an attention block": "no up",
+        "the copies were set aside too early: going down, copy what the attention block made": "early",
+        "at the bottom the words come in between the two ResNet blocks, not before them": "mid first",
+        "at the bottom the words come in between the two ResNet blocks, not after them": "mid last",
+        "the copy goes behind what comes from below: torch.cat([h, copy], 1)": "swapped",
+        "an attention block adds its input by itself: h = attention(h), not h + attention(h)": "twice",
+    }
+
+    def hints():
+        got = my_unet_with_words(net, x.clone(), t.clone(), words.clone())
+        wrong = {hint: walked(net, x, t, words, mistake) for hint, mistake in mistakes.items()}
+        if hasattr(got, "sample"):
+            yield "wanted a tensor: take `.sample` of what you return"
+        yield compare(got, net(x, t, encoder_hidden_states=words).sample, wrong, atol=1e-4)
+
+    verdict("4.4", hints)
+
+
+def walked(net, x, t, words, mistake: str) -> Tensor:  # as 4.4 takes and gives; and which mistake to make
+    """The way through the U-Net, with a typical mistake on it."""
+    temb = net.time_embedding(time_embedding(t, 128))
+
+    def listen(h, block, half):
+        out = h if mistake in ("none", f"no {half}") else block(h, encoder_hidden_states=words, return_dict=False)[0]
+        return out + h if mistake == "twice" else out
+
+    h = net.conv_in(x)
+    skips, (first, last) = [h], net.mid_block.resnets
+    for block in net.down_blocks:
+        early = block.resnets[0](h, temb)
+        h = listen(early, block.attentions[0], "down")
+        skips.append(early if mistake == "early" else h)
+        for down in block.downsamplers or []:
+            h = down(h)
+            skips.append(h)
+    for turn in {"mid first": "arr", "mid last": "rra"}.get(mistake, "rar"):
+        h = listen(h, net.mid_block.attentions[0], "mid") if turn == "a" else first(h, temb)
+        first = last if turn == "r" else first
+    for block in net.up_blocks:
+        for resnet, attention in zip(block.resnets, block.attentions, strict=True):
+            pair = [h, skips.pop()]
+            h = listen(resnet(torch.cat(pair[::-1] if mistake == "swapped" else pair, 1), temb), attention, "up")
+        h = block.upsamplers[0](h) if block.upsamplers else h
+    return net.conv_out(F.silu(net.conv_norm_out(h)))
+
+
+def check_word_centres(
+    my_word_centres: Callable,  # (maps, tokens b, side) -> b 2
+) -> None:
+    """4.5: where in each picture its word was listened to, as one row and one column."""
+    generator, side, b = torch.Generator().manual_seed(45), 4, 3
+    maps = {
+        f"layer {i}": [(9 * torch.rand(b, 2, places, 6, generator=generator)).softmax(-1) for _ in range(2)]
+        for i, places in enumerate((side**2, 4, side**2))
+    }
+    tokens, each = torch.tensor([2, 4, 1]), torch.arange(b)
+    fine = torch.stack([torch.stack(maps[f"layer {i}"]) for i in (0, 2)])  # layers calls b heads places words
+    every = fine.mean((0, 1, 3))  # b places words
+    heat = every[each, :, tokens]  # b places
+    seen, top = lifted(heat), heat.argmax(1)
+    ways = {
+        "only one layer was used: average over all layers with side x side places": fine[0].mean((0, 2)),
+        "only the first call was used: each layer has a list of calls": fine[:, 0].mean((0, 2)),
+        "only the last call was used: each layer has a list of calls": fine[:, -1].mean((0, 2)),
+        "only one head was used: average over the heads": fine[:, :, :, 0].mean((0, 1)),
+    }
+    wrong = {hint: centre(lifted(way[each, :, tokens]), side) for hint, way in ways.items()}
+    wrong |= {
+        "column and row are swapped: the row comes first": centre(seen, side).flip(1),
+        "rows and columns count from 0": centre(seen, side) + 1,
+        "subtract each map's lowest place first: else all centres lie near the middle": centre(heat, side),
+        "each picture has a lowest place of its own: you took one for the whole batch": centre(heat - heat.min(), side),
+        "each picture has a token of its own: you took the first one's for all": centre(lifted(every[:, :, 2]), side),
+        "one token too far: `tokens` counts the begin token already": centre(lifted(every[each, :, tokens + 1]), side),
+        "one token too early: the begin token is 0": centre(lifted(every[each, :, tokens - 1]), side),
+        "divide by the sum of the weights: a mean has weights that sum to 1": centre(seen, side) * seen.sum(1)[:, None],
+        "that is the brightest place: the centre of mass counts every place": torch.stack([top // side, top % side], 1),
+    }
+
+    def hints():
+        given = {name: [w.clone() for w in calls] for name, calls in maps.items()}
+        yield compare(my_word_centres(given, tokens.clone(), side), centre(seen, side), wrong)
+        if any(not torch.equal(w, v) for name in maps for w, v in zip(maps[name], given.get(name, []), strict=False)):
+            yield "right, but your function changed the maps themselves: write `a = a - b`, not `a -= b`"
+
+    verdict("4.5", hints)
+
+
+def lifted(heat: Tensor) -> Tensor:  # b places, both
+    """Each map less its lowest place."""
+    return heat - heat.amin(1, keepdim=True)
+
+
+def centre(heat: Tensor, side: int) -> Tensor:  # b places, places of a row; b 2, row and column
+    """The mean place, each counted with its weight."""
+    place = torch.arange(side**2)
+    return heat @ torch.stack([place // side, place % side], 1).float() / heat.sum(1, keepdim=True)

@@ -1,0 +1,119 @@
+"""What each part is trained on, and how: from the parts of lessons 1 to 4 to `training.fit`.
+
+Each recipe takes the `fit` that is to run it: `training.fit`, or `tools.runs.fit` for a run that can be resumed.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPModel
+
+from sdlearn import measuring, scenes, training
+from sdlearn.clip import clip_loss
+from sdlearn.noising import STABLE_DIFFUSION, Schedule, q_sample
+from sdlearn.unet import diffusion_loss, drop_captions
+from sdlearn.vae import encode, scale_factor, vae_loss
+
+
+def picks(
+    generator: torch.Generator,
+    n: int,
+    batch: int,
+) -> Tensor:  # batch, numbers below n
+    """Which examples the next batch holds."""
+    return torch.randint(n, (batch,), generator=generator)
+
+
+def train_clip(
+    clip: CLIPModel,  # trained in place
+    tokens: Tensor,  # n l, the captions
+    pictures: np.ndarray,  # n h w c uint8
+    steps: int = 4000,
+    batch: int = 96,
+    fit: Callable = training.fit,
+    **options,  # of `fit`
+) -> list[float]:  # the loss at each step
+    """Contrastive training on captions and pictures, half of each batch hard to tell apart.
+
+    That half holds captions that share the most words with one of them: to tell these apart, CLIP must
+    read every word, while among captions drawn at random, style and place nearly always decide.
+    """
+    words = torch.zeros(len(tokens), int(tokens.max()) + 1).scatter_(
+        1, tokens, 1
+    )  # n v, 1 where a caption has the word
+
+    def examples(g):
+        i = picks(g, len(pictures), 8 * batch)
+        alike = (words[i] @ words[i[0]]).topk(batch - batch // 2).indices
+        i = torch.cat([i[alike], i[len(i) - batch // 2 :]])
+        return scenes.to_tensor(pictures[i.numpy()]), tokens[i]
+
+    return fit(clip, clip_loss, examples, steps, lr=1e-3, weight_decay=0.01, **options)
+
+
+def train_vae(
+    vae: AutoencoderKL,  # trained in place; at the end it has the scale factor of its own latents
+    pictures: np.ndarray,  # n h w c uint8, of the size that the VAE was made for
+    steps: int = 4500,
+    batch: int = 16,
+    fit: Callable = training.fit,
+    **options,  # of `fit`
+) -> list[float]:  # the loss at each step
+    """Train the autoencoder to give back what it is shown."""
+    size = vae.config.sample_size
+    if pictures.shape[1:] != (size, size, 3):
+        raise ValueError(f"pictures must be (n, {size}, {size}, 3); got {pictures.shape}")
+    latent = encode(vae, scenes.to_tensor(pictures[:1])).shape[1:]  # c h w
+
+    def examples(g):
+        i = picks(g, len(pictures), batch)
+        return scenes.to_tensor(pictures[i.numpy()]), torch.randn(batch, *latent, generator=g)
+
+    losses = fit(vae, vae_loss, examples, steps, lr=2e-3, betas=(0.9, 0.99), **options)
+    vae.register_to_config(scaling_factor=1.0)
+    vae.register_to_config(scaling_factor=scale_factor(encode(vae, scenes.to_tensor(pictures[:1024]))))
+    return losses
+
+
+def train_unet(
+    unet: UNet2DConditionModel,  # trained in place
+    latents: Tensor,  # n c h w, scaled: encoded once, before training
+    text: Tensor,  # n l d, the encoded captions
+    empty: Tensor,  # 1 l d, the encoded empty prompt
+    steps: int = 7000,
+    batch: int = 32,
+    drop: float = 0.1,  # how often a caption is dropped
+    schedule: Schedule = STABLE_DIFFUSION,
+    fit: Callable = training.fit,
+    **options,  # of `fit`
+) -> list[float]:  # the loss at each step
+    """Train the noise predictor: noisy latents, their step and their caption in, the noise out."""
+
+    def examples(g):
+        i, t = picks(g, len(latents), batch), torch.randint(len(schedule), (batch,), generator=g)
+        eps = torch.randn(latents[i].shape, generator=g)
+        shown = drop_captions(text[i], empty, torch.rand(batch, generator=g) < drop)
+        return q_sample(latents[i], t, eps, schedule), t, eps, shown
+
+    return fit(unet, diffusion_loss, examples, steps, lr=1e-3, warmup=100, average=True, **options)
+
+
+def train_judge(
+    judge: nn.Module,  # trained in place
+    pictures: np.ndarray,  # n h w c uint8
+    attributes: Tensor,  # n attributes, from `measuring.answers`
+    steps: int = 2500,
+    batch: int = 64,
+    fit: Callable = training.fit,
+    **options,  # of `fit`
+) -> list[float]:  # the loss at each step
+    """Train the judge of `sdlearn-measure` on real scenes, sharp and spoilt."""
+
+    def examples(g):
+        i = picks(g, len(pictures), batch)
+        return measuring.spoil(scenes.to_tensor(pictures[i.numpy()]), g), attributes[i]
+
+    return fit(judge, measuring.judge_loss, examples, steps, lr=2e-3, average=True, **options)

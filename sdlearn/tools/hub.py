@@ -1,0 +1,144 @@
+"""Where a model lies: with the course, in a directory, or on the hub, from which it is fetched once."""
+
+from contextlib import suppress
+from math import prod
+from pathlib import Path
+
+import psutil
+import torch
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.utils import get_session
+from safetensors import safe_open
+
+from sdlearn import parts
+from sdlearn.parts import MINI, WEIGHTS, config, file_name, guarded, remedy
+
+V1_4 = "CompVis/stable-diffusion-v1-4"
+RELATIVES = (  # on the hub: the next version, in case V1_4 cannot be had; then two distilled, smaller ones
+    "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "nota-ai/bk-sdm-small",
+    "nota-ai/bk-sdm-tiny",
+)
+
+
+def load(
+    name: str | Path,  # "mini", a directory, or a name on the hub such as V1_4
+    device: str | torch.device | None = None,  # None: the best there is
+    dtype: torch.dtype | None = None,  # None: float16 for a model from the hub on CUDA, else float32
+) -> parts.Parts:  # on the device, ready to use but not to train
+    """Find a model, fetch it if it is not here yet, and load it, if it is complete and the device is large enough.
+
+    Raises FileNotFoundError, ValueError or MemoryError; each says what to do.
+    """
+    device, on_hub = torch.device(device or parts.best_device()), str(name) != "mini" and not Path(name).is_dir()
+    dtype = dtype or (torch.float16 if on_hub and device.type == "cuda" else torch.float32)
+    root = find(name, dtype)
+    check_memory(name, root, device, dtype)
+    return parts.load(root, device, dtype)
+
+
+def find(
+    name: str | Path,  # as for `load`
+    dtype: torch.dtype = torch.float32,  # which precision to fetch from the hub
+) -> Path:  # a directory with all parts of a Stable Diffusion
+    """Find where a model is, and fetch it from the hub if it is not here yet; it must be complete."""
+    folder = MINI if str(name) == "mini" else Path(name)
+    if not folder.is_dir():
+        if folder.is_absolute() or str(name).count("/") != 1:
+            raise FileNotFoundError(f'no model "{name}": give "mini", a directory, or a hub name such as "{V1_4}"')
+        folder = download(str(name), dtype)
+    for file in ("model_index.json", "tokenizer/tokenizer_config.json", "scheduler/scheduler_config.json"):
+        if not (folder / file).is_file():
+            raise FileNotFoundError(f"{folder / file} is missing: {remedy(folder, file)}")
+    kind = guarded(folder, "model_index.json", lambda: config(folder / "model_index.json")["_class_name"])
+    if kind != "StableDiffusionPipeline":
+        raise ValueError(f'"{name}" is a {kind}: the course draws with Stable Diffusion 1, as "{V1_4}" is')
+    for part in WEIGHTS:
+        weights_file(folder, part)
+    return folder
+
+
+def weights_file(
+    root: Path,
+    part: str,  # one of WEIGHTS
+    dtype: torch.dtype = torch.float32,  # which to take if a model has its weights in both precisions
+) -> Path:
+    """The safetensors file of a part."""
+    files = [root / part / file_name(part, precision) for precision in (dtype, torch.float32, torch.float16)]
+    for file in files:
+        if file.is_file():
+            return file
+    if [*(root / part).glob("*.bin")]:
+        raise ValueError(f"{root / part} has its weights only as a pickle, which may run any code: get safetensors")
+    raise FileNotFoundError(f"{files[0]} is missing: {remedy(root, part)}")
+
+
+# ---------------------------------------------------------------- does it fit
+
+
+def memory_needed(
+    root: Path,  # as from `find`
+    dtype: torch.dtype,
+) -> int:  # about how many bytes
+    """The weights, plus six full-size maps of the decoder's next-to-last width, where decoding needs most."""
+
+    def count(part: str) -> int:  # of a safetensors file only the header is read
+        with safe_open(weights_file(root, part, dtype), "pt") as tensors:
+            return sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+
+    def setting(part: str, name: str):
+        return guarded(root, f"{part}/config.json", lambda: config(root / part / "config.json")[name])
+
+    widths, side = setting("vae", "block_out_channels"), setting("unet", "sample_size")
+    largest = widths[1] * (side * 2 ** (len(widths) - 1)) ** 2
+    return dtype.itemsize * (sum(guarded(root, part, lambda part=part: count(part)) for part in WEIGHTS) + 6 * largest)
+
+
+def free_memory(device: torch.device) -> int:  # bytes
+    """Free memory: the GPU's on CUDA, else the computer's."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def check_memory(name: str | Path, root: Path, device: torch.device, dtype: torch.dtype) -> None:
+    """Raise MemoryError before loading if the model will not fit: otherwise the notebook's kernel would die."""
+    need, there = memory_needed(root, dtype), free_memory(device)
+    if need > there:
+        spread = ", or let the library spread it: StableDiffusionPipeline with `enable_model_cpu_offload()`"
+        raise MemoryError(
+            f"{name} needs about {need / 1e9:.2f} GB on {device} in {str(dtype)[6:]}, and {there / 1e9:.2f} GB "
+            f'are free: close other programs, or take a smaller relative such as "{RELATIVES[-1]}", or "mini"'
+            + (spread if device.type == "cuda" else "")
+        )
+
+
+# ---------------------------------------------------------------- from the hub
+
+
+def download(
+    name: str,  # on the hub
+    dtype: torch.dtype,
+) -> Path:  # in the hub's cache
+    """Fetch what the five parts need and no more; without a network, use what was fetched before."""
+    wanted = ["model_index.json", "tokenizer/*", "scheduler/*", *(f"{part}/config.json" for part in WEIGHTS)]
+    wanted += [f"{part}/{file_name(part, dtype)}" for part in WEIGHTS]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=not hub_answers()))
+    except GatedRepoError as error:
+        why = f'"{name}" wants its licence accepted: do that on its page, then log in with `hf auth login`'
+        raise FileNotFoundError(why) from error
+    except RepositoryNotFoundError as error:
+        why = f'the hub has no "{name}": check the name; there is {", ".join([V1_4, *RELATIVES])}'
+        raise FileNotFoundError(why) from error
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f'cannot get "{name}": check the name and the network, or download the model once where there is one '
+            'and give its directory; "mini" needs no network'
+        ) from error
+
+
+def hub_answers() -> bool:
+    """Whether the hub answers within five seconds: its own library tries for minutes before it gives up."""
+    with suppress(Exception):  # whatever the current network library raises: then only what is cached counts
+        return bool(get_session().head(constants.ENDPOINT, timeout=5))
+    return False
