@@ -21,6 +21,7 @@ WEIGHTS = {  # the files without which there is no picture
     "vae": "diffusion_pytorch_model.safetensors",
     "unet": "diffusion_pytorch_model.safetensors",
 }
+HALF = {part: file.replace(".safetensors", ".fp16.safetensors") for part, file in WEIGHTS.items()}  # as the hub has it
 SCHEDULERS = {  # name on the command line -> class in diffusers, further settings
     "ddim": ("DDIMScheduler", {}),
     "ddpm": ("DDPMScheduler", {}),
@@ -87,7 +88,7 @@ def load_part(
     """Load one part with its library's own `from_pretrained`, safetensors only."""
     settings = f"{subfolder}/config.json"
     guarded(root, settings, lambda: config(root / settings))  # else the weights would be blamed
-    whole, half = (root / subfolder / file_name(subfolder, precision) for precision in (torch.float32, torch.float16))
+    whole, half = (root / subfolder / files[subfolder] for files in (WEIGHTS, HALF))
     variant = "fp16" if half.exists() and (dtype == torch.float16 or not whole.exists()) else None
     options = {"subfolder": subfolder, "local_files_only": True, "dtype": dtype, "variant": variant}
     options |= {"use_safetensors": True, "output_loading_info": True}
@@ -101,14 +102,6 @@ def load_part(
     return model.eval()
 
 
-def file_name(
-    part: str,  # one of WEIGHTS
-    dtype: torch.dtype,
-) -> str:  # as the hub has it
-    """The name of a part's weights file in this precision."""
-    return WEIGHTS[part].replace(".safetensors", ".fp16.safetensors") if dtype == torch.float16 else WEIGHTS[part]
-
-
 def config(file: Path) -> dict:
     """Settings, as they were saved."""
     return json.loads(file.read_text(encoding="utf-8"))
@@ -119,13 +112,11 @@ def load_tokenizer(
 ) -> CLIPTokenizer:
     """Load only the tokenizer of a model; without its file of words it would open too, but be empty."""
 
-    def sizes() -> tuple[int, int]:
-        text = CLIPTextConfig.from_pretrained(root, subfolder="text_encoder", local_files_only=True)
-        return text.vocab_size, text.max_position_embeddings
+    def opened(kind, part):
+        return guarded(root, part, lambda: kind.from_pretrained(root, subfolder=part, local_files_only=True))
 
-    options = {"subfolder": "tokenizer", "local_files_only": True}
-    tokenizer = guarded(root, "tokenizer", lambda: CLIPTokenizer.from_pretrained(root, **options))
-    if (len(tokenizer), tokenizer.model_max_length) != guarded(root, "text_encoder", sizes):
+    tokenizer, text = opened(CLIPTokenizer, "tokenizer"), opened(CLIPTextConfig, "text_encoder")
+    if (len(tokenizer), tokenizer.model_max_length) != (text.vocab_size, text.max_position_embeddings):
         raise ValueError(f"{root / 'tokenizer'} is damaged or another model's: {remedy(root, 'tokenizer')}")
     return tokenizer
 

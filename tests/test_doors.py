@@ -89,9 +89,10 @@ def test_the_wheel_holds_all_code_and_all_weights(wheel):
 def test_the_wheels_commands_run(wheel, tmp_path, command):
     options = {"sdlearn-draw": ["a cat", "--steps", "1"], "sdlearn-measure": ["--n", "1", "--steps", "1"]}
     module, function = PROJECT["scripts"][command].split(":")
-    call = f"import sys, {module} as m; assert m.__file__.startswith({str(wheel)!r}); sys.argv[0] = {command!r}; m.{function}()"
+    script = tmp_path / command  # as pip writes it
+    script.write_text(f"import {module}\nassert {module}.__file__.startswith({str(wheel)!r})\n{module}.{function}()\n")
     done = subprocess.run(
-        [sys.executable, "-c", call, *options.get(command, ["--help"])],
+        [sys.executable, script, *options.get(command, ["--help"])],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(wheel)},
         capture_output=True,

@@ -1,5 +1,7 @@
 """`sdlearn-draw`: a prompt in, a PNG out; what is odd about the prompt is said, and a picture comes all the same."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from fastcore.script import CliError
@@ -46,10 +48,18 @@ def test_a_word_never_seen_is_named_with_those_that_are(tokenizer, word):
 
 def test_a_large_vocabulary_is_not_second_guessed():
     class Large:
+        model_max_length = 77
+
         def get_vocab(self):
             return dict.fromkeys(map(str, range(49_408)))
 
-    assert draw.unknown_words(Large(), "a unicorn") == []
+        def __call__(self, prompt, **_):
+            return SimpleNamespace(input_ids=[0, 1, 2])
+
+        def decode(self, tokens):
+            return "".join(map(str, tokens))
+
+    assert draw.advise(Large(), "a unicorn") == []
 
 
 def test_a_prompt_over_the_limit_says_what_was_cut_off(tokenizer, capfd):

@@ -60,7 +60,7 @@ def put_into(cache, name, copy, half=False):
 
 
 def test_without_a_network_and_a_cache_it_says_at_once_what_to_do(cache, capfd):
-    with pytest.raises(FileNotFoundError, match='cannot get.*the network.*"mini" needs no network'):
+    with pytest.raises(FileNotFoundError, match='cannot be fetched: .*the network.*"mini" needs no network'):
         hub.load(hub.V1_4)
     assert "Retrying" not in capfd.readouterr().err
 
@@ -94,7 +94,7 @@ def refused(kind):
     "kind, said",
     [
         (GatedRepoError, "wants its licence accepted: .* `hf auth login`"),
-        (RepositoryNotFoundError, 'the hub has no "somebody/nothing": check the name; .*bk-sdm-tiny'),
+        (RepositoryNotFoundError, '"somebody/nothing" is not on the hub: check the name; .*bk-sdm-tiny'),
     ],
 )
 def test_a_hub_that_refuses(cache, monkeypatch, kind, said):

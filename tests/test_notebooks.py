@@ -203,7 +203,8 @@ def kinds(cell):
 @pytest.mark.parametrize("stem, room", ROOMS.items())
 def test_a_lesson_has_its_room_and_its_test(stem, room):
     assert room == "scenes" or stem[3:] == room
-    assert (ROOT / "sdlearn" / f"{room}.py").is_file() and (ROOT / "tests" / f"test_{room}.py").is_file()
+    here = [ROOT / "sdlearn" / name for name in (f"{room}.py", f"{room}/__init__.py")]
+    assert sum(path.is_file() for path in here) == 1 and (ROOT / "tests" / f"test_{room}.py").is_file()
 
 
 def exercises(path):

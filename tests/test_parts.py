@@ -47,9 +47,9 @@ def test_what_is_saved_and_loaded_again_is_the_same(tmp_path):
 
 def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
     folder = tmp_path / "part"
-    with saving.whole(folder) as new:
+    with saving.whole_folder(folder) as new:
         (new / "a").write_text("old")
-    with pytest.raises(KeyboardInterrupt), saving.whole(folder) as new:
+    with pytest.raises(KeyboardInterrupt), saving.whole_folder(folder) as new:
         (new / "a").write_text("half")
         raise KeyboardInterrupt
     assert (folder / "a").read_text() == "old"

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from benchmarks import survey
@@ -70,6 +71,7 @@ def test_the_command_prints_and_writes_every_figure(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(train, "SCENES", 64)
     train.training_scenes.cache_clear()
     monkeypatch.setattr(survey, "PROMPTS", survey.PROMPTS[:1])
+    monkeypatch.setattr(survey, "ALIKE", 4)
     monkeypatch.setattr(survey, "GUIDANCE", (0.0, 4.0))
     monkeypatch.setattr(survey, "STEPS", (2,))
     survey.main(n=2, json=tmp_path / "figures.json")
@@ -80,6 +82,18 @@ def test_the_command_prints_and_writes_every_figure(tmp_path, monkeypatch, capsy
     rows = {f"{setting}, {kind}" for setting in settings for kind in ("seen", "held-out")}
     assert rows <= set(figures) and all({*scenes.WORDS, "all", "low", "high"} >= set(figures[row]) for row in rows)
     assert all(name in out for name in figures)
+
+
+def test_the_closest_pairs_are_found_and_shown_over_one_another():
+    pictures = scenes.sample(40, seed=3)[0]
+    painted = scenes.to_tensor(pictures[[7, 30]])  # two that were learned by heart
+    pairs = survey.closest(survey.flat(pictures[[7, 30]]), survey.flat(pictures), 2)
+    assert {(one, other) for _, one, other in pairs} == {(0, 7), (1, 30)}
+    shown, labels = survey.tail(parts.load_clip(), painted, pictures, k=2)
+    assert labels == ["pixels 0.000"] * 2 + ["training"] * 2 + ["CLIP 0.000"] * 2 + ["training"] * 2
+    assert shown[0] == shown[2] and shown[5] == shown[7]
+    one, other = survey.flat(np.zeros((1, 8, 8, 3), np.uint8)), survey.flat(np.full((1, 8, 8, 3), 51, np.uint8))
+    assert survey.closest(one, other, 1)[0][0] == pytest.approx(0.2)
 
 
 def test_nonsense_is_refused():

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from threading import Event, Lock, Thread
 from typing import NamedTuple
 
-import ipywidgets as widgets
+import ipywidgets
 import numpy as np
 import torch
 
 from sdlearn import parts, scenes
 from sdlearn.clip import embed_pictures, embed_text, tokenize
-from sdlearn.notebook import show
-from sdlearn.notebook import widgets as moving
+from sdlearn.notebook import show, widgets
 from sdlearn.sampling import decode_latents, text_to_image
 from sdlearn.tools.draw import advise
 
@@ -54,24 +53,25 @@ class Playground:
         clip=None,  # to say how well a picture matches its prompt
         settings: Settings | None = None,  # to start from; None: a held-out prompt
     ):
-        settings = settings or Settings()
         self.model, self.clip, self.films, self.stop = model, clip, {}, Event()
-        wide = {"layout": widgets.Layout(width="560px"), "style": {"description_width": "80px"}}
-        names = list(parts.SCHEDULERS)
+        prompt, negative, seed, guidance, steps, scheduler = settings or Settings()
+        wide = {"layout": {"width": "560px"}, "style": {"description_width": "80px"}}
         self.knobs = {
-            "prompt": widgets.Text(value=settings.prompt, description="prompt", **wide),
-            "negative": widgets.Text(value=settings.negative, description="negative", **wide),
-            "seed": widgets.BoundedIntText(value=settings.seed, min=0, max=2**31 - 1, description="seed"),
-            "guidance": widgets.FloatSlider(value=settings.guidance, min=0, max=15, step=0.5, description="guidance"),
-            "steps": widgets.IntSlider(value=settings.steps, min=1, max=100, description="steps"),
-            "scheduler": widgets.Dropdown(options=names, value=settings.scheduler, description="scheduler"),
+            "prompt": ipywidgets.Text(prompt, **wide),
+            "negative": ipywidgets.Text(negative, **wide),
+            "seed": ipywidgets.BoundedIntText(seed, max=2**31 - 1),
+            "guidance": ipywidgets.FloatSlider(guidance, min=0, max=15, step=0.5),
+            "steps": ipywidgets.IntSlider(steps, min=1, max=100),
+            "scheduler": ipywidgets.Dropdown(options=list(parts.SCHEDULERS), value=scheduler),
         }
-        self.button = widgets.Button(description="Draw", button_style="primary")
-        self.halt = widgets.Button(description="Stop")
-        self.bar = widgets.FloatProgress(min=0, max=1)
-        self.before, self.now = (widgets.Image(width=SIDE, height=SIDE, format="png") for _ in range(2))
-        self.scrub = widgets.IntSlider(min=0, max=0, description="step")
-        self.note = widgets.Label()  # plain text: nothing in a prompt is taken for markup
+        for name, knob in self.knobs.items():
+            knob.description = name
+        self.button = ipywidgets.Button(description="Draw", button_style="primary")
+        self.halt = ipywidgets.Button(description="Stop")
+        self.bar = ipywidgets.FloatProgress(min=0, max=1)
+        self.before, self.now = (ipywidgets.Image(width=SIDE, height=SIDE, format="png") for _ in range(2))
+        self.scrub = ipywidgets.IntSlider(min=0, max=0, description="step")
+        self.note = ipywidgets.Label()  # plain text: nothing in a prompt is taken for markup
         self.button.on_click(lambda _: self.draw())
         self.halt.on_click(lambda _: self.stop.set())
         self.scrub.observe(lambda change: self.look_at(change["new"]), "value")
@@ -80,10 +80,11 @@ class Playground:
         """Show the playground; on a static page, a strip of its first film."""
         film = self.make(self.settings())
         self.put(film)
-        knobs = widgets.VBox([*self.knobs.values(), widgets.HBox([self.button, self.halt, self.bar]), self.note])
-        box = widgets.VBox([knobs, widgets.HBox([self.before, self.now]), self.scrub])
+        line = ipywidgets.HBox([self.button, self.halt, self.bar])
+        knobs = ipywidgets.VBox([*self.knobs.values(), line, self.note])
+        box = ipywidgets.VBox([knobs, ipywidgets.HBox([self.before, self.now]), self.scrub])
         strip = show.strip(film.frames, [f"step {i + 1}" for i in range(len(film.frames))])
-        moving.live(box, ", ".join(self.knobs), strip)
+        widgets.live(box, ", ".join(self.knobs), strip)
 
     def settings(self) -> Settings:
         """What the knobs say."""
@@ -93,7 +94,7 @@ class Playground:
         self,
         settings: Settings,
         stop: Event | None = None,  # once it is set, the next step raises Stopped
-        tell: Callable[[float], None] = lambda share: None,  # called with the share that is done, 0 .. 1
+        tell: Callable[[float], None] = lambda done: None,  # called with how much is done, 0 .. 1
     ) -> Film:
         """Draw a film, or take it from memory."""
         if settings in self.films:
@@ -107,12 +108,11 @@ class Playground:
             tell(min(1, len(frames) / settings.steps))
 
         model = self.model._replace(scheduler=parts.make_scheduler(settings.scheduler, self.model.scheduler.config))
-        picture = text_to_image(
-            model, settings.prompt, settings.negative, settings.steps, settings.guidance, settings.seed, watch=watch
-        )
+        prompt, negative, seed, guidance, steps, _ = settings
+        picture = text_to_image(model, prompt, negative, steps, guidance, seed, watch=watch)
         if len(self.films) >= REMEMBERED:
             self.films.pop(next(iter(self.films)))  # the oldest
-        self.films[settings] = Film(np.stack(frames), self.match(settings.prompt, picture))
+        self.films[settings] = Film(np.stack(frames), self.match(prompt, picture))
         return self.films[settings]
 
     @torch.no_grad()
@@ -138,22 +138,20 @@ class Playground:
             try:
                 if stop.is_set():
                     return
-                film = self.make(settings, stop, lambda share: setattr(self.bar, "value", share))
+                film = self.make(settings, stop, lambda done: setattr(self.bar, "value", done))
             except Stopped:
                 return
             except Exception as error:  # a thread's errors are shown nowhere else
                 self.note.value = f"{type(error).__name__}: {error}"[:200]
                 return
         if not stop.is_set():
-            advice = "; ".join(advise(self.model.tokenizer, settings.prompt))
-            self.put(film, advice[:300])
+            self.put(film, "; ".join(advise(self.model.tokenizer, settings.prompt))[:300])
 
     def put(self, film: Film, advice: str = "") -> None:
         """Put a film on the screen; the picture that was there moves to the left."""
         self.film, self.bar.value = film, 1
         self.before.value = self.now.value or show.png(film.frames[-1], SIDE)
-        self.scrub.max = len(film.frames) - 1
-        self.scrub.value = self.scrub.max
+        self.scrub.max = self.scrub.value = len(film.frames) - 1
         self.look_at(self.scrub.max)
         match = "" if film.match is None else f"match with the prompt, by CLIP: {film.match:.2f}"
         self.note.value = "  ".join(filter(None, [match, advice]))

@@ -18,44 +18,24 @@ from sdlearn.clip import END
 from sdlearn.sampling import decode_latents, text_to_image
 from sdlearn.scenes import WORDINGS, WORDS, to_pictures
 from sdlearn.tools import hub
-from sdlearn.tools.saving import check_folder
+from sdlearn.tools.saving import check_file, whole_file
 
 SMALL = 5_000  # a vocabulary smaller than this is one of ours: every word that the model knows is one token
+VARIED = {"seed": int, "guidance": float, "steps": int, "scheduler": str}  # what a grid can vary
 
 
-def unknown_words(
-    tokenizer,
-    prompt: str,
-) -> list[str]:  # words that a small model has never met
-    """Words that a small model's tokenizer has only in pieces; a model with a large vocabulary understands pieces."""
-    vocabulary = tokenizer.get_vocab()
-    if len(vocabulary) > SMALL:
-        return []
-    words = re.findall(r"[^\W\d_]+", prompt.lower())
-    return [word for word in dict.fromkeys(words) if word + END not in vocabulary or len(word) == 1 and word != "a"]
-
-
-def cut_off(
-    tokenizer,
-    prompt: str,
-) -> str:  # what the model will not see; empty if it sees all
-    """The part of a prompt that is beyond the token limit."""
-    tokens = tokenizer(prompt, verbose=False).input_ids[1:-1]  # else it warns about what is handled here
-    return tokenizer.decode(tokens[tokenizer.model_max_length - 2 :])
-
-
-def advise(
-    tokenizer,
-    prompt: str,
-) -> list[str]:  # lines for whoever typed it
-    """What is odd about a prompt, and what would be better."""
-    advice = []
-    if unknown := unknown_words(tokenizer, prompt):
+def advise(tokenizer, prompt: str) -> list[str]:
+    """What is odd about a prompt, and what would be better, a line each."""
+    advice, vocabulary, length = [], tokenizer.get_vocab(), tokenizer.model_max_length - 2
+    words = re.findall(r"[^\W\d_]+", prompt.lower()) if len(vocabulary) < SMALL else ()
+    unknown = [word for word in dict.fromkeys(words) if word + END not in vocabulary or len(word) == 1 and word != "a"]
+    if unknown:
         wordings = (WORDS | {"action": sum(WORDINGS.values(), ())}).values()
         known = "; ".join(", ".join(words) for words in wordings)
         advice.append(f"this model has never seen: {', '.join(unknown)}. It knows: {known}")
-    if end := cut_off(tokenizer, prompt):
-        advice.append(f'the prompt is over {tokenizer.model_max_length - 2} tokens; this was cut off: "{end}"')
+    tokens = tokenizer(prompt, verbose=False).input_ids[1:-1]  # else it warns about what is handled here
+    if end := tokenizer.decode(tokens[length:]):
+        advice.append(f'the prompt is over {length} tokens; this was cut off: "{end}"')
     return advice
 
 
@@ -80,49 +60,31 @@ def draw(
     found = found._replace(scheduler=parts.make_scheduler(scheduler, found.scheduler.config))
     for line in [*advise(found.tokenizer, prompt), *advise(found.tokenizer, negative)]:
         warnings.warn(line, stacklevel=2)
-
     hooks: dict[str, Any] = {"progress": tqdm}
     if watch:
         hooks["watch"] = lambda t, latents: watch(in_a_row(decode_latents(found.vae, latents)))
     return in_a_row(text_to_image(found, [prompt] * n, negative, steps, guidance, seed, **hooks))
 
 
-def in_a_row(
-    pictures: Tensor,  # b c h w, -1 .. 1
-) -> Image.Image:
+def in_a_row(pictures: Tensor) -> Image.Image:  # b c h w, -1 .. 1
     """Pictures side by side."""
-    row = to_pictures(pictures).transpose(1, 0, 2, 3)  # h b w c
-    return Image.fromarray(row.reshape(row.shape[0], -1, 3))
+    return Image.fromarray(np.concatenate(to_pictures(pictures), 1))
 
 
-def labelled(
-    pictures: Sequence[np.ndarray],  # each h w c uint8
-    labels: Sequence[str],  # one for each
-    columns: int,
-    side: int = 192,  # screen pixels, at least, for a side of a picture
-) -> Image.Image:
-    """Pictures in rows, enlarged without blur, each under its label."""
-    h, w, _ = pictures[0].shape
-    zoom, columns = max(1, side // h), min(columns, len(pictures))
-    width, height = zoom * w + 6, zoom * h + 20
+def labelled(pictures: Sequence[Image.Image], labels: Sequence[str], columns: int, side: int = 192) -> Image.Image:
+    """Pictures in rows, enlarged without blur to about `side` screen pixels, each under its label."""
+    zoom, columns = max(1, side // pictures[0].height), min(columns, len(pictures))
+    width, height = zoom * pictures[0].width + 6, zoom * pictures[0].height + 20
     page = Image.new("RGB", (columns * width, -(-len(pictures) // columns) * height), "white")
     for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
-        x, y = i % columns * width, i // columns * height
-        page.paste(Image.fromarray(picture).resize((zoom * w, zoom * h), Image.Resampling.NEAREST), (x + 3, y + 18))
-        ImageDraw.Draw(page).text((x + 4, y + 3), label, "black", font_size=12)
+        x, y = i % columns * width + 3, i // columns * height
+        page.paste(picture.resize((width - 6, height - 20), Image.Resampling.NEAREST), (x, y + 18))
+        ImageDraw.Draw(page).text((x, y + 3), label, "black", font_size=12)
     return page
 
 
-VARIED = {"seed": int, "guidance": float, "steps": int, "scheduler": str}  # what a grid can vary
-
-
-def grid_of(
-    over: str,  # a setting and its values, such as "guidance=0,2,4,8"
-    prompt: str,
-    model: str = "mini",  # as in `draw`
-    **settings: Any,  # of `draw`
-) -> Image.Image:  # a sheet, four pictures to a row
-    """Paint a prompt with one setting varied, each picture labelled with its value.
+def grid_of(over: str, prompt: str, model: str = "mini", **settings: Any) -> Image.Image:
+    """Paint a prompt with one setting varied, such as "guidance=0,2,4,8", each picture labelled with its value.
 
     Raises ValueError for a name that is no setting or values that do not fit it, and whatever `draw` raises.
     """
@@ -136,8 +98,17 @@ def grid_of(
         raise ValueError(f'a grid runs over one setting, such as {examples}; got "{over}"') from None
     found = hub.load(model)
     varied: list[dict[str, Any]] = [settings | {name: value, "model": found} for value in values]
-    pictures = [np.array(draw(prompt, **chosen)) for chosen in varied]
-    return labelled(pictures, [f"{name} {value}" for value in values], columns=4)
+    return labelled([draw(prompt, **chosen) for chosen in varied], [f"{name} {value}" for value in values], columns=4)
+
+
+def save_film(frames: list[Image.Image], out: Path) -> None:
+    """An animation of ten frames a second that rests on the last one; small pictures are enlarged without blur."""
+    zoom = max(1, 256 // frames[0].height)
+    small = [frame.quantize(256, kmeans=1, dither=Image.Dither.NONE) for frame in frames]
+    first, *others = [frame.resize((zoom * frame.width, zoom * frame.height)) for frame in small]
+    durations = [100] * len(others) + [2000]  # milliseconds
+    with whole_file(out) as new:
+        first.save(new, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
 
 
 @call_parse
@@ -157,13 +128,13 @@ def main(
     """Paint a prompt, write a PNG and print its path."""
     settings: dict[str, Any] = {"negative": negative, "n": n, "seed": seed, "steps": steps, "guidance": guidance}
     settings |= {"scheduler": scheduler, "model": model}
-    frames = []
+    frames: list[Image.Image] = []
     try:
         if grid and film:
             raise ValueError("--grid makes a sheet, --film a film of one picture: choose one of them")
         if out == film:
             raise ValueError(f"--out and --film are both {out}: the picture would take the film's place")
-        check_folder(out), check_folder(film)
+        check_file(out), check_file(film)
         with warnings.catch_warnings(record=True) as notes:
             watch = frames.append if film else None
             picture = grid_of(grid, prompt, **settings) if grid else draw(prompt, watch=watch, **settings)
@@ -171,28 +142,8 @@ def main(
             print(f"note: {note.message}", file=sys.stderr)
         if film:
             save_film(frames, film)
-        write(picture, out, "PNG")
+        with whole_file(out) as new:
+            picture.save(new, "PNG")
     except (ValueError, OSError, MemoryError) as error:
         raise CliError(str(error)) from error
     print(*filter(None, [out, film]), sep="\n")
-
-
-def save_film(frames: list[Image.Image], out: Path) -> None:
-    """An animation of ten frames a second that rests on the last one; small pictures are enlarged without blur."""
-    zoom = max(1, 256 // frames[0].height)
-    frames = [
-        frame.quantize(256, kmeans=1, dither=Image.Dither.NONE).resize((zoom * frame.width, zoom * frame.height))
-        for frame in frames
-    ]
-    durations = [100] * (len(frames) - 1) + [2000]  # milliseconds
-    write(frames[0], out, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
-
-
-def write(picture: Image.Image, out: Path, kind: str, **options) -> None:
-    """Write a picture to a file, whole or not at all."""
-    new = out.with_name(f".{out.name}.part")
-    try:
-        picture.save(new, format=kind, **options)
-        new.replace(out)
-    finally:
-        new.unlink(missing_ok=True)

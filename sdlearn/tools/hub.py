@@ -12,7 +12,7 @@ from huggingface_hub.utils import get_session
 from safetensors import safe_open
 
 from sdlearn import parts
-from sdlearn.parts import MINI, WEIGHTS, config, file_name, guarded, remedy
+from sdlearn.parts import HALF, MINI, WEIGHTS, config, guarded, remedy
 
 V1_4 = "CompVis/stable-diffusion-v1-4"
 RELATIVES = (  # on the hub: the next version, in case V1_4 cannot be had; then two distilled, smaller ones
@@ -59,13 +59,9 @@ def find(
     return folder
 
 
-def weights_file(
-    root: Path,
-    part: str,  # one of WEIGHTS
-    dtype: torch.dtype = torch.float32,  # which to take if a model has its weights in both precisions
-) -> Path:
-    """The safetensors file of a part."""
-    files = [root / part / file_name(part, precision) for precision in (dtype, torch.float32, torch.float16)]
+def weights_file(root: Path, part: str, dtype: torch.dtype = torch.float32) -> Path:
+    """The safetensors file of a part, in this precision if there is one, else in the other."""
+    files = [root / part / names[part] for names in ((HALF, WEIGHTS) if dtype == torch.float16 else (WEIGHTS, HALF))]
     for file in files:
         if file.is_file():
             return file
@@ -77,10 +73,7 @@ def weights_file(
 # ---------------------------------------------------------------- does it fit
 
 
-def memory_needed(
-    root: Path,  # as from `find`
-    dtype: torch.dtype,
-) -> int:  # about how many bytes
+def memory_needed(root: Path, dtype: torch.dtype) -> int:  # about how many bytes
     """The weights, plus six full-size maps of the decoder's next-to-last width, where decoding needs most."""
 
     def count(part: str) -> int:  # of a safetensors file only the header is read
@@ -115,26 +108,25 @@ def check_memory(name: str | Path, root: Path, device: torch.device, dtype: torc
 # ---------------------------------------------------------------- from the hub
 
 
-def download(
-    name: str,  # on the hub
-    dtype: torch.dtype,
-) -> Path:  # in the hub's cache
+def download(name: str, dtype: torch.dtype) -> Path:  # in the hub's cache
     """Fetch what the five parts need and no more; without a network, use what was fetched before."""
     wanted = ["model_index.json", "tokenizer/*", "scheduler/*", *(f"{part}/config.json" for part in WEIGHTS)]
-    wanted += [f"{part}/{file_name(part, dtype)}" for part in WEIGHTS]
+    wanted += [f"{part}/{file}" for part, file in (HALF if dtype == torch.float16 else WEIGHTS).items()]
     try:
         return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=not hub_answers()))
     except GatedRepoError as error:
-        why = f'"{name}" wants its licence accepted: do that on its page, then log in with `hf auth login`'
-        raise FileNotFoundError(why) from error
+        why, cause = "wants its licence accepted: do that on its page, then log in with `hf auth login`", error
     except RepositoryNotFoundError as error:
-        why = f'the hub has no "{name}": check the name; there is {", ".join([V1_4, *RELATIVES])}'
-        raise FileNotFoundError(why) from error
+        why, cause = f"is not on the hub: check the name; there is {', '.join([V1_4, *RELATIVES])}", error
     except (OSError, ValueError) as error:
-        raise FileNotFoundError(
-            f'cannot get "{name}": check the name and the network, or download the model once where there is one '
-            'and give its directory; "mini" needs no network'
-        ) from error
+        why, cause = (
+            (
+                "cannot be fetched: check the name and the network, or download the model once where there is one and "
+                'give its directory; "mini" needs no network'
+            ),
+            error,
+        )
+    raise FileNotFoundError(f'"{name}" {why}') from cause
 
 
 def hub_answers() -> bool:

@@ -16,7 +16,7 @@ from sdlearn.measuring import faithfulness, named
 from sdlearn.sampling import native_size, text_to_image
 from sdlearn.scenes import WORDS
 from sdlearn.tools import hub
-from sdlearn.tools.saving import check_folder
+from sdlearn.tools.saving import check_file, whole_file
 from sdlearn.vae import decode, encode, psnr
 
 PAIRS = (("seen", False), ("held-out", True))  # kind of pair, `held_out` as for `scenes.sample`
@@ -114,7 +114,7 @@ def main(
     if n < 1 or steps < 1:
         raise CliError(f"--n and --steps must be 1 or more; got {n} and {steps}")
     try:
-        check_folder(json)
+        check_file(json)
         found, sees = hub.load(model, "cpu"), parts.load_judge(judge)
         (figures,) = report(found, [sees], n, seed, tqdm, guidance_scale=guidance, steps=steps)
         print(table(figures))
@@ -124,6 +124,7 @@ def main(
             for kind, row in more["clip"].items():
                 print(f"CLIP finds the caption, {kind}: {100 * row['right']:.1f} % among {row['captions']}")
         if json:
-            json.write_text(dumps(figures | more, indent=2) + "\n")
+            with whole_file(json) as new:
+                new.write_text(dumps(figures | more, indent=2) + "\n")
     except (ValueError, OSError, MemoryError) as error:
         raise CliError(str(error)) from error

@@ -13,6 +13,7 @@ from random import Random
 import numpy as np
 import torch
 from fastcore.script import CliError, call_parse
+from PIL import Image
 from torch import Tensor, nn
 from torchmetrics.image.kid import KernelInceptionDistance
 from tqdm import tqdm
@@ -20,14 +21,16 @@ from tqdm import tqdm
 from sdlearn import parts, scenes
 from sdlearn.clip import embed_pictures
 from sdlearn.measuring import faithfulness, named
+from sdlearn.scenes import to_pictures
 from sdlearn.tools import hub
 from sdlearn.tools.draw import labelled
 from sdlearn.tools.measure import PAIRS, paint, table
-from sdlearn.tools.saving import check_folder
+from sdlearn.tools.saving import check_file, whole_file
 from sdlearn.tools.train import training_scenes
 from sdlearn.vae import decode, encode
 
 GUIDANCE = (0.0, 1.0, 2.0, 4.0, 7.5, 15.0)
+ALIKE = 64  # pictures of each prompt for which variety is measured
 STEPS = (5, 10, 15, 50, 100)  # besides 30, which the row for guidance 4 covers
 PROMPTS = (  # for variety: many pictures of one prompt; the first has a held-out pair
     "a photograph of an astronaut riding a red horse on the moon",
@@ -61,16 +64,11 @@ def to_nearest(
     return float((1 - (points @ known.T).amax(1)).mean())
 
 
-def closest(
-    ours: Tensor,  # b d
-    known: Tensor,  # n d
-    k: int,
-) -> list[tuple[float, int, int]]:  # the k smallest: Euclidean distance, which of ours, which known
-    """Of all pairs, each of ours with its nearest, the closest."""
-    near = [torch.cdist(x, known).min(1) for x in ours.split(64)]
+def closest(ours: Tensor, known: Tensor, k: int) -> list[tuple[float, int, int]]:  # b d; n d
+    """Of all of ours, each with its nearest known point, the k closest: Euclidean distance, which, to which."""
+    near = [torch.cdist(x, known, compute_mode="donot_use_mm_for_euclid_dist").min(1) for x in ours.split(64)]
     distances, which = (torch.cat(x) for x in zip(*near, strict=True))
-    best = distances.argsort()[:k].tolist()
-    return [(float(distances[i]), i, int(which[i])) for i in best]
+    return [(float(distances[i]), i, int(which[i])) for i in distances.argsort()[:k].tolist()]
 
 
 def tail(
@@ -78,23 +76,26 @@ def tail(
     painted: Tensor,  # b c h w, -1 .. 1
     training: np.ndarray,  # n h w c uint8
     k: int = 8,
-) -> tuple[np.ndarray, list[str]]:  # 4k h w c uint8, and a label for each
+) -> tuple[list[Image.Image], list[str]]:  # 4k pictures, and a label for each
     """The k painted pictures that are closest to a training picture, by pixels, then by CLIP, each over its nearest.
 
     A mean would hide them: whether anything was learned by heart, one sees here.
     """
-    flat = torch.from_numpy(training).flatten(1).half() / 255
-    spaces = {
-        "pixels": (torch.from_numpy(scenes.to_pictures(painted)).flatten(1).half() / 255, flat),
-        "CLIP": (features(clip, painted), points_of(clip, training)),
-    }
     shown, labels = [], []
-    for name, (ours, known) in spaces.items():
-        pairs = closest(ours.float(), known.float(), k)
-        scale = ours.shape[1] ** 0.5 if name == "pixels" else 1  # root mean square of a pixel's difference, 0 .. 1
-        shown += [scenes.to_pictures(painted[[i for _, i, _ in pairs]]), training[[j for _, _, j in pairs]]]
-        labels += [f"{name} {distance / scale:.3f}" for distance, _, _ in pairs] + ["training"] * k
-    return np.concatenate(shown), labels
+    for name, (ours, known) in {
+        "pixels": (flat(to_pictures(painted)), flat(training)),
+        "CLIP": (features(clip, painted), points_of(clip, training)),
+    }.items():
+        pairs = closest(ours, known, k)
+        shown += [*to_pictures(painted[[i for _, i, _ in pairs]]), *training[[j for _, _, j in pairs]]]
+        labels += [f"{name} {distance:.3f}" for distance, _, _ in pairs] + ["training"] * k
+    return [Image.fromarray(picture) for picture in shown], labels
+
+
+def flat(pictures: np.ndarray) -> Tensor:  # n h w c uint8; n d
+    """Pictures as points whose distance is the root mean square difference of a pixel, 0 .. 1."""
+    points = torch.from_numpy(pictures).flatten(1).float()
+    return points / 255 / points.shape[1] ** 0.5
 
 
 def points_of(clip, pictures: np.ndarray) -> Tensor:  # n h w c uint8; n d, length 1
@@ -142,8 +143,8 @@ def likeness(
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> dict[str, dict[str, float]]:  # figure -> kind of picture -> value
     """Variety, novelty and likeness: each for painted pictures, beside the same for real ones."""
-    real = [variety(features(clip, scenes_of(prompt, 64, seed))) for prompt in PROMPTS]
-    painted = [variety(features(clip, paint(model, [prompt] * 64, seed))) for prompt in PROMPTS]
+    real = [variety(features(clip, scenes_of(prompt, ALIKE, seed))) for prompt in PROMPTS]
+    painted = [variety(features(clip, paint(model, [prompt] * ALIKE, seed))) for prompt in PROMPTS]
     alike = {"real": sum(real) / len(real), "painted": sum(painted) / len(painted)}
     (fresh, captions, _), (other, _, _) = (scenes.sample(n, seed=s + seed) for s in (10_000, 30_000))
     real = scenes.to_tensor(fresh)
@@ -195,18 +196,20 @@ def main(
     if n < 2:
         raise CliError(f"--n must be 2 or more; got {n}")
     try:
-        check_folder(json), check_folder(closest)
+        check_file(json), check_file(closest)
         found, clip, judge = hub.load(model, "cpu"), parts.load_clip(), parts.load_judge()
         training, _, _ = training_scenes()
         if closest:
             painted = paint(found, scenes.sample(n, seed=10_000 + seed)[1], seed, progress=tqdm)
-            labelled(*tail(clip, painted, training), columns=8).save(closest)
+            with whole_file(closest) as new:
+                labelled(*tail(clip, painted, training), columns=8).save(new, "PNG")
         figures = likeness(found, clip, n, seed, points_of(clip, training), tqdm)
         for figure, kinds in figures.items():
             print(f"{figure}: " + ", ".join(f"{kind} {value:.3f}" for kind, value in kinds.items()))
         faithful = curves(found, judge, n, seed, tqdm)
         print(table(faithful))
         if json:
-            json.write_text(dumps(figures | faithful, indent=2) + "\n")
+            with whole_file(json) as new:
+                new.write_text(dumps(figures | faithful, indent=2) + "\n")
     except (ValueError, OSError, MemoryError) as error:
         raise CliError(str(error)) from error

@@ -44,7 +44,7 @@ def delays(page, box, moves=24):
 
 
 def clicks(page, box, times=8):
-    """Milliseconds from a click on the playground's button to the first sign, and to the picture; each with a new seed."""
+    """Milliseconds from a click on the button to the first sign, and to the picture; each with a new seed."""
     seed, found = box.locator("input[type=number]").first, []
     for i in range(times):
         seed.fill(str(100 + i))
