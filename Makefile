@@ -21,7 +21,7 @@ LAB = --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb --log-level=W
 	$(if $(filter 0,$(shell id -u)),--allow-root)
 
 # two workers with one thread each are quicker than one with two; a file's tests stay together
-PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore=tests/test_browser.py
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=900
 
 .PHONY: help lab draw test quick style train measure survey bench browser notebooks
@@ -75,7 +75,7 @@ browser: $(STAMP)
 	$(PY) -m pytest tests/test_browser.py $(ARGS)
 
 notebooks: $(STAMP)
-	$(PY) -m nbconvert --config tests/nbconvert_config.py --inplace $(NOTEBOOKS)
+	ls $(NOTEBOOKS) | OMP_NUM_THREADS=1 xargs -n 1 -P $(WORKERS) $(PY) -m nbconvert --config tests/nbconvert_config.py --inplace
 
 $(PY):
 	$(if $(filter True,$(call RIGHT_PYTHON,$(PYTHON))),,$(error $(WRONG_PYTHON)))

@@ -79,6 +79,31 @@ def test_equals_pipeline_with_every_knob_turned(small, pipeline):
     torch.testing.assert_close(text_to_image(with_scheduler(small, "dpm++"), prompts, **ours), want, **CLOSE)
 
 
+@pytest.mark.parametrize("guidance_scale", [0.0, 0.5, 1.0])
+def test_at_guidance_1_and_below_the_pipeline_draws_as_at_1_and_the_formula_does_not(small, pipeline, guidance_scale):
+    draw = dict(steps=3, seed=3)
+    theirs = draw_with(pipeline, small.scheduler, PROMPT, 3, num_inference_steps=3, guidance_scale=guidance_scale)
+    torch.testing.assert_close(theirs, text_to_image(small, PROMPT, guidance_scale=1.0, **draw), **CLOSE)
+    apart = (text_to_image(small, PROMPT, guidance_scale=guidance_scale, **draw) - theirs).abs().mean()
+    assert apart < 1e-4 if guidance_scale == 1 else apart > 0.01
+
+
+def test_the_models_own_scheduler_is_left_alone(small):
+    small.scheduler.set_timesteps(7)
+    before = small.scheduler.timesteps.clone()
+    text_to_image(small, PROMPT, steps=2)
+    assert torch.equal(small.scheduler.timesteps, before)
+
+
+def test_only_a_scheduler_that_adds_noise_needs_the_generator(small):
+    x, eps = torch.randn(2, 1, 4, 8, 8, generator=seeded())
+    for name, differ in (("ddpm", True), ("ddim", False), ("lms", False)):
+        one, other = (prepare_scheduler(with_scheduler(small, name).scheduler, 5, seeded(seed)) for seed in (1, 2))
+        t = one.timesteps[0]
+        found = [scheduler.step(eps, t, x).prev_sample for scheduler in (one, other)]
+        assert torch.equal(*found) != differ
+
+
 # ---------------------------------------------------------------- the oracle: for data N(m, s^2) the noise is known
 
 
