@@ -1,18 +1,36 @@
 # The commands of the course. The first call of any of them makes .venv and installs into it; later calls install nothing.
 
 PYTHON ?= python3
-PROMPT ?= a photograph of an astronaut riding a horse on the moon
-OUT ?= runs/mine
 NOTEBOOKS ?= notebooks/*.ipynb notebooks/solutions/*.ipynb
 LAB_ARGS ?=
 ARGS ?=
 WORKERS ?= 2
-export PROMPT
+
+# what is typed reaches the command as it was typed: make expands no $ in it, the shell reads it from the environment;
+# a PROMPT or OUT that happens to be in the environment, as zsh and cmd.exe have one, is not meant
+ifeq ($(origin PROMPT),command line)
+override PROMPT := $(value PROMPT)
+else
+override PROMPT := a photograph of an astronaut riding a horse on the moon
+endif
+ifeq ($(origin OUT),command line)
+override OUT := $(value OUT)
+else
+override OUT := runs/mine
+endif
+export PROMPT OUT
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+
+# a checkout that was renamed or copied has the old one's environment, which would run the old one's code
+ifneq ($(wildcard $(STAMP)),)
+ifneq ($(shell cat $(STAMP)),$(shell pwd))
+$(shell rm -f $(STAMP) $(PY))
+endif
+endif
 RIGHT_PYTHON = $(shell $(1) -c "import sys; print((3, 11) <= sys.version_info[:2] <= (3, 13))" 2>/dev/null)
 WRONG_PYTHON = sdlearn needs Python 3.11, 3.12 or 3.13; "$(PYTHON)" is something else. Name one with PYTHON=, as in: make lab PYTHON=python3.12
 
@@ -29,7 +47,7 @@ NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=900
 help:
 	@echo "make lab                 JupyterLab on the first lesson (LAB_ARGS= for more options)"
 	@echo "make draw PROMPT=\"...\"   a picture from a prompt"
-	@echo "make train               train a model of your own into $(OUT) (ARGS= for more options)"
+	@echo "make train               train a model of your own into runs/mine (OUT= and ARGS= for more options)"
 	@echo "make measure             how often a picture shows what its prompt said (ARGS= for more options)"
 	@echo "make survey              variety, novelty, likeness; over guidance and over steps"
 	@echo "make bench               speed and memory, as tables; how fast widgets follow (nothing else should run beside it)"
@@ -46,18 +64,17 @@ draw: $(STAMP)
 	@$(VENV)/bin/sdlearn-draw "$$PROMPT" $(ARGS)
 
 train: $(STAMP)
-	@$(VENV)/bin/sdlearn-train all --out $(OUT) $(ARGS)
-	@echo 'Draw with it: make draw ARGS="--model $(OUT)". How good is it: make measure ARGS="--model $(OUT)"'
+	@$(VENV)/bin/sdlearn-train all --out "$$OUT" $(ARGS)
+	@printf 'Draw with it: make draw ARGS="--model %s". How good is it: make measure ARGS="--model %s"\n' "$$OUT" "$$OUT"
 
 measure: $(STAMP)
 	@$(VENV)/bin/sdlearn-measure $(ARGS)
 
 survey: $(STAMP)
-	@cd tests && $(abspath $(PY)) -m benchmarks.survey $(ARGS)
+	@cd tests && ../$(PY) -m benchmarks.survey $(ARGS)
 
 bench: $(STAMP)
-	@cd tests && $(abspath $(PY)) -m benchmarks.cost && $(abspath $(PY)) -m benchmarks.loop
-	@cd tests && $(abspath $(PY)) -m benchmarks.widgets
+	@cd tests && ../$(PY) -m benchmarks.cost && ../$(PY) -m benchmarks.loop && ../$(PY) -m benchmarks.widgets
 
 test: style
 	$(PYTEST) $(NBVAL) notebooks tests
@@ -86,4 +103,4 @@ $(STAMP): $(PY) pyproject.toml constraints.txt
 	@$(PY) -m pip install -c constraints.txt -e .[test]
 	@# else JupyterLab asks whether to fetch news, and the course needs no network
 	@$(PY) -m jupyterlab.labextensions disable @jupyterlab/apputils-extension:announcements 2>/dev/null || true
-	@touch $(STAMP)
+	@pwd > $(STAMP)

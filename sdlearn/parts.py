@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import diffusers
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from huggingface_hub import constants
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -99,6 +100,8 @@ def load_part(
         enable_progress_bar()
     if info["missing_keys"] or info["mismatched_keys"]:
         raise ValueError(f"{root / subfolder} holds another model's weights: {remedy(root, subfolder)}")
+    if not all(x.isfinite().all() for x in model.state_dict().values()):
+        raise ValueError(f"{root / subfolder} holds weights that are not numbers (NaN): {remedy(root, subfolder)}")
     return model.eval()
 
 
@@ -180,17 +183,24 @@ def remedy(
     root: Path,  # of the model
     subfolder: str,  # where in it something is missing or damaged
 ) -> str:
-    """How to get a part back: `sdlearn-train` makes what is missing, and leaves the rest alone."""
+    """How to get a part back: true of this directory, and never at the cost of another part."""
+    part, file = subfolder.partition("/")[0], root / subfolder / WEIGHTS.get(subfolder, "")
     if root == MINI:
         return "get it back with `git checkout -- sdlearn/mini`"
-    if "snapshots" in root.parts:  # the hub's cache, which keeps a damaged file for good
-        return f"remove {root.parents[1]}, then give the hub name once more where there is a network"
-    part = subfolder.partition("/")[0]
-    if part in ("scheduler", "model_index.json"):  # the same for every model of the course
+    if Path(constants.HF_HUB_CACHE).resolve() in root.resolve().parents:  # it keeps a damaged file for good
+        again = "give the hub name once more where there is a network"
+        return f"remove {file.resolve()} and {again}" if file.is_file() else again
+    if part == "judge":  # no pipeline needs it
+        return f"remove {root / part} if it is there and make it again with `sdlearn-train judge --out {root} --resume`"
+    if not (root / "checkpoints").is_dir():  # which `sdlearn-train` leaves in what it made
+        return "copy it again from where this directory came from"
+    if part in ("scheduler", "model_index.json") and (root / "unet").exists():  # the same for every model of the course
         return f"copy {root / subfolder} from {MINI / subfolder}"
     made_with = "clip" if part in ("tokenizer", "text_encoder") else part
-    again = f"`sdlearn-train {'judge' if part == 'judge' else 'all'} --out {root} --resume`"
-    return f"remove {root / made_with} if it is there and make it again with {again}, or copy the directory again"
+    go_on = f"`sdlearn-train all --out {root} --resume`"
+    if not (root / made_with).exists():
+        return f"its training is not finished: go on with {go_on}"
+    return f"remove {root / made_with} and make it again with {go_on}"
 
 
 def guarded(root: Path, subfolder: str, open_it: Callable):

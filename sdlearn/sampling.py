@@ -17,10 +17,8 @@ def encode_prompts(
     prompts: list[str],  # cut off at the model's token limit
 ) -> Tensor:  # b l d, one vector per token
     """Turn prompts into the sequences that the U-Net attends to; the empty prompt is treated like any other."""
-    tokens = tokenizer(
-        prompts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
-    )
-    return text_encoder(tokens.input_ids.to(text_encoder.device)).last_hidden_state
+    form = dict(padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt")
+    return text_encoder(tokenizer(prompts, **form).input_ids.to(text_encoder.device)).last_hidden_state
 
 
 def prepare_scheduler(
@@ -28,9 +26,11 @@ def prepare_scheduler(
     steps: int,
     generator: torch.Generator,  # for schedulers that add noise of their own, such as DDPM
 ):  # one of the same kind, with its timesteps set
-    """Make the scheduler of one run of the loop, so that its `step` takes the prediction, t and the latents alone."""
-    scheduler = type(scheduler).from_config(scheduler.config)
-    scheduler.set_timesteps(steps)
+    """Make the scheduler of one run. Raises ValueError for more steps than this kind can take."""
+    scheduler, most = type(scheduler).from_config(scheduler.config), scheduler.config.num_train_timesteps
+    scheduler.set_timesteps(min(steps, most))
+    if steps > most or scheduler.timesteps.max() >= most:  # a step further than the U-Net knows
+        raise ValueError(f"{steps} steps are more than {type(scheduler).__name__} can take: stay below {most}")
     if "generator" in inspect.signature(scheduler.step).parameters:
         scheduler.step = partial(scheduler.step, generator=generator)
     return scheduler
@@ -109,8 +109,8 @@ def check_settings(steps: int, guidance_scale: float, seed: int, height: int, wi
         raise ValueError(f"steps must be 1 or more; got {steps}")
     if not math.isfinite(guidance_scale):
         raise ValueError(f"guidance must be a number; got {guidance_scale}")
-    if abs(seed) >= 2**63:
-        raise ValueError(f"seed must be below {2**63}; got {seed}")
+    if not 0 <= seed < 2**32:  # torch's generator takes no more
+        raise ValueError(f"seed must be from 0 to {2**32 - 1}; got {seed}")
 
 
 @torch.no_grad()
@@ -137,10 +137,12 @@ def text_to_image(
     height, width = (side if x is None else x for x in (height, width))
     check_settings(steps, guidance_scale, seed, height, width, factor)
     generator = torch.Generator().manual_seed(seed)
-
     text = encode_prompts(tokenizer, text_encoder, prompts)
     empty = encode_prompts(tokenizer, text_encoder, [negative] * len(prompts))
     scheduler = prepare_scheduler(scheduler, steps, generator)
     latents = initial_latents(unet, scheduler, len(prompts), generator, height // factor, width // factor)
     latents = denoise(unet, scheduler, latents, empty, text, guidance_scale, **hooks)
-    return decode_latents(vae, latents)
+    pictures = decode_latents(vae, latents)
+    if pictures.isnan().any():
+        raise ValueError("the picture is not a number (NaN): the model's weights or settings are damaged")
+    return pictures

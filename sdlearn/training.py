@@ -31,7 +31,7 @@ def fit(
     begin: Callable[..., list[float]] = lambda optimizer, ema: [],  # the losses so far, where a run is resumed
     after: Callable[[list[float]], None] = lambda losses: None,  # called after each step, to save or to watch
 ) -> list[float]:  # the loss at each step
-    """Train with AdamW (arXiv 1711.05101). Raises ValueError for a loss that is not a finite number."""
+    """Train with AdamW (arXiv 1711.05101). Raises ValueError for a loss or gradient that is no finite number."""
     optimizer = torch.optim.AdamW(model.parameters(), lr, betas, weight_decay=weight_decay, fused=True)
     ema = EMAModel(model.parameters(), decay=0.999) if average else None
     losses = begin(optimizer, ema)
@@ -41,13 +41,13 @@ def fit(
             optimizer.param_groups[0]["lr"] = lr * learning_rate(step, steps, warmup)
             batch = examples(torch.manual_seed(seed * 1_000_003 + step))  # a resumed run draws what it would have drawn
             value = loss(model, *batch)
-            losses.append(value.item())
-            if not math.isfinite(losses[-1]):
-                raise ValueError(f"the loss is {losses[-1]} at step {step}: try a learning rate below {lr}")
             value.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            if not math.isfinite(value + norm):
+                raise ValueError(f"loss {value:.3g} (gradient {norm:.3g}), step {step}: try a learning rate below {lr}")
             optimizer.step()
             optimizer.zero_grad()
+            losses.append(value.item())
             if ema:
                 ema.step(model.parameters())
             after(losses)

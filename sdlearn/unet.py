@@ -1,6 +1,7 @@
 """Lesson 4: the noise predictor, its loss, and a look at its attention."""
 
 import math
+from threading import get_ident
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +83,7 @@ class AttentionMaps:
 
     def __init__(self, unet: UNet2DConditionModel):
         self.unet, self.before, self.maps = unet, unet.attn_processors, {}
+        self.thread = get_ident()  # a widget may draw with the same U-Net in another
 
     def __enter__(self) -> dict[str, list[Tensor]]:  # layer -> one tensor per call, b heads positions words
         here = {}
@@ -97,7 +99,8 @@ class AttentionMaps:
         def process(attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **_):
             q, k, v = attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
             out, weights = attention(q, k, v, attn.heads)
-            self.maps.setdefault(name, []).append(weights)
+            if get_ident() == self.thread:
+                self.maps.setdefault(name, []).append(weights)
             return attn.to_out[1](attn.to_out[0](out))
 
         return process

@@ -99,3 +99,48 @@ def test_the_wheels_commands_run(wheel, tmp_path, command):
         text=True,
     )
     assert done.returncode == 0 and done.stdout, done.stderr[-2000:]
+
+
+# ---------------------------------------------------------------- what is typed at `make`
+
+posix = pytest.mark.skipif(not shutil.which("make"), reason="no make")
+
+
+def made(folder, *arguments, **environment):
+    """What a recipe of the Makefile sees of PROMPT and OUT."""
+    show = 'show: ; @printf \'%s|%s\' "$$PROMPT" "$$OUT"'
+    command = ["make", "-s", "-f", str(ROOT / "Makefile"), f"--eval={show}", "show", *arguments]
+    done = subprocess.run(command, cwd=folder, env=os.environ | environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@posix
+def test_what_is_typed_reaches_the_command_as_it_was_typed(tmp_path):
+    prompt, out = "a $(shell touch made) `touch made` $5 'cat' \"x\" $HOME", 'runs/my own $(1) "model"'
+    assert made(tmp_path, f"PROMPT={prompt}", f"OUT={out}") == f"{prompt}|{out}"
+    assert list(tmp_path.iterdir()) == []
+
+
+@posix
+def test_a_prompt_of_the_shells_own_is_not_painted(tmp_path):
+    said = made(tmp_path, PROMPT="%n@%m %1~ %#", OUT="elsewhere")
+    assert said == "a photograph of an astronaut riding a horse on the moon|runs/mine"
+
+
+@posix
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_checkout_that_was_moved_gets_an_environment_of_its_own(tmp_path, moved):
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    stamp, python = tmp_path / ".venv" / ".installed", tmp_path / ".venv" / "bin" / "python"
+    stamp.write_text("/somewhere/else\n" if moved else f"{tmp_path.resolve()}\n")
+    python.touch()
+    made(tmp_path)
+    assert python.exists() == stamp.exists() == (not moved)
+
+
+def test_what_a_shell_runs_keeps_its_line_ends_on_every_system():
+    rules = (ROOT / ".gitattributes").read_text(encoding="utf-8")
+    for name in (".ci/run", ".binder/postBuild", "Makefile"):
+        assert re.search(rf"^/?{re.escape(name)} text eol=lf$", rules, re.M)
+        assert b"\r" not in (ROOT / name).read_bytes()

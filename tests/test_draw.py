@@ -80,7 +80,10 @@ def test_a_warning_does_not_keep_the_picture_from_coming():
         ({"steps": 0}, "steps must be 1 or more; got 0"),
         ({"n": 0}, "n must be 1 or more; got 0"),
         ({"guidance": float("nan")}, "guidance must be a number; got nan"),
-        ({"seed": 10**20}, "seed must be below 9223372036854775808; got 100000000000000000000"),
+        ({"seed": 10**20}, "seed must be from 0 to 4294967295; got 100000000000000000000"),
+        ({"seed": -1}, "seed must be from 0 to 4294967295; got -1"),
+        ({"steps": 1000}, "1000 steps are more than DDIMScheduler can take: stay below 1000"),
+        ({"steps": 1500, "scheduler": "lms"}, "1500 steps are more than LMSDiscreteScheduler can take"),
         ({"scheduler": "magic"}, 'unknown scheduler "magic": choose one of ddim'),
         ({"model": "magic"}, 'no model "magic": give "mini", a directory, or a hub name'),
     ],
@@ -102,6 +105,10 @@ def test_a_place_that_cannot_be_written_to_is_named_before_anything_is_painted(t
 def test_picture_and_film_do_not_overwrite_each_other(tmp_path):
     with pytest.raises(CliError, match="would take the film's place"):
         draw.main("a cat", steps=1, out=tmp_path / "x.gif", film=tmp_path / "x.gif")
+    (tmp_path / "link.gif").symlink_to(tmp_path / "x.gif")
+    for same in (tmp_path / "link.gif", tmp_path / ".." / tmp_path.name / "x.gif"):
+        with pytest.raises(CliError, match="would take the film's place"):
+            draw.main("a cat", steps=1, out=tmp_path / "x.gif", film=same)
 
 
 def test_a_film_ends_with_the_picture_and_rests_there(tmp_path):

@@ -12,20 +12,83 @@ from sdlearn import parts
 from sdlearn.tools import hub
 
 
-@pytest.mark.parametrize("part", ["tokenizer", "text_encoder", "vae", "unet", "scheduler"])
-def test_a_missing_part_is_named(copy, part):
+@pytest.fixture
+def trained(copy):
+    """A copy that `sdlearn-train` made: it leaves the folder of its checkpoints."""
+    (copy / "checkpoints").mkdir()
+    return copy
+
+
+PARTS = ["tokenizer", "text_encoder", "vae", "unet", "scheduler"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_missing_part_of_somebodys_model_is_named_and_nothing_is_trained_over_it(copy, part):
     shutil.rmtree(copy / part)
-    how = "copy .*/scheduler" if part == "scheduler" else "make it again with `sdlearn-train all --out .* --resume`"
-    with pytest.raises(FileNotFoundError, match=rf"{part}.* is missing: .*{how}"):
+    with pytest.raises(FileNotFoundError, match=rf"/{part}\S* is missing: copy it again from where") as error:
         hub.load(copy)
+    assert "sdlearn-train" not in str(error.value) and "remove" not in str(error.value)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_missing_part_of_a_model_of_ones_own_is_trained_again(trained, part):
+    shutil.rmtree(trained / part)
+    how = {"vae": "its training is not finished: go on with", "unet": "its training is not finished: go on with"}
+    how |= {"scheduler": "copy .*/scheduler"}
+    how = how.get(part, "remove .*/clip and make it again with `sdlearn-train all --out .* --resume`")
+    with pytest.raises(FileNotFoundError, match=rf"{part}.* is missing: {how}"):
+        hub.load(trained)
+
+
+def test_a_training_that_is_not_finished_is_told_to_go_on(trained):
+    for part in ("unet", "scheduler"):
+        shutil.rmtree(trained / part)
+    (trained / "model_index.json").unlink()
+    with pytest.raises(FileNotFoundError, match="index.json is missing: its training is not finished: go on with `sd"):
+        hub.load(trained)
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "{"])
-def test_a_list_of_parts_that_says_nothing_is_named(copy, content):
-    (copy / "model_index.json").unlink()
-    (copy / "model_index.json").write_text(content)
+def test_a_list_of_parts_that_says_nothing_is_named(trained, content):
+    (trained / "model_index.json").unlink()
+    (trained / "model_index.json").write_text(content)
     with pytest.raises(ValueError, match=r"model_index.json is damaged .*: copy \S*/model_index.json from"):
-        hub.load(copy)
+        hub.load(trained)
+
+
+def test_a_folder_named_like_the_hubs_cache_is_not_taken_for_it(tmp_path, copy):
+    mine = tmp_path / "runs" / "snapshots" / "step-1000"
+    shutil.copytree(copy, mine, symlinks=True)
+    (mine / "vae" / parts.WEIGHTS["vae"]).unlink()
+    with pytest.raises(FileNotFoundError, match="vae.* is missing: copy it again from where this directory came from"):
+        hub.load(mine)
+
+
+@pytest.mark.parametrize("made", [True, False], ids=["runs is there", "no runs yet"])
+def test_a_path_is_not_taken_for_a_name_on_the_hub(cache, monkeypatch, tmp_path, made):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub, "download", None)  # it does not come so far
+    (tmp_path / "models").mkdir()
+    (tmp_path / "runs").mkdir() if made else None
+    with pytest.raises(
+        FileNotFoundError, match='no model in "runs/mine" yet: `sdlearn-train all --out runs/mine` trains'
+    ):
+        hub.load("runs/mine")
+    for name in ("models/mine", "./models/mine", "../models", "a/b/c", "~/mine"):
+        with pytest.raises(FileNotFoundError, match='give "mini", a directory, or a hub name'):
+            hub.load(name)
+
+
+def test_a_tilde_is_ones_home(monkeypatch, copy):
+    monkeypatch.setenv("HOME", str(copy.parent))
+    assert hub.find("~/copy") == copy
+
+
+def test_a_single_file_is_told_how_to_become_a_directory(tmp_path):
+    file = tmp_path / "v1-4.safetensors"
+    file.touch()
+    with pytest.raises(ValueError, match=r"is a single file: .*from_single_file\(.*\).save_pretrained\(DIRECTORY\)"):
+        hub.load(file)
 
 
 def test_the_shipped_model_is_got_back_from_git():
@@ -123,5 +186,19 @@ def test_pickles_are_not_opened(copy):
 def test_a_file_missing_in_the_cache_says_how_to_fetch_it_again(cache, copy):
     snapshot = put_into(cache, "somebody/model", copy)
     (snapshot / "vae" / parts.WEIGHTS["vae"]).unlink()
-    with pytest.raises(FileNotFoundError, match="vae.* is missing: remove .*models--somebody--model, then give"):
+    with pytest.raises(
+        FileNotFoundError, match="vae.* is missing: give the hub name once more where there is a network"
+    ):
+        hub.load("somebody/model")
+
+
+def test_of_a_damaged_file_in_the_cache_no_more_than_that_file_is_to_be_removed(cache, copy):
+    snapshot = put_into(cache, "somebody/model", copy)
+    weights = snapshot / "vae" / parts.WEIGHTS["vae"]
+    blob = snapshot.parent.parent / "blobs" / "1234"
+    blob.parent.mkdir()
+    blob.write_bytes(weights.read_bytes()[:-100])
+    weights.unlink()
+    weights.symlink_to(blob)
+    with pytest.raises(ValueError, match=f"vae.* is damaged .*: remove {blob} and give the hub name once more"):
         hub.load("somebody/model")

@@ -1,5 +1,6 @@
 """Lesson 5: the loop against the library's pipeline, and against data whose exact noise is known."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -344,6 +345,21 @@ def test_a_nan_that_came_in_is_no_reason_to_decode_float32_again():
 
 
 # ---------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+def test_a_picture_that_is_not_a_number_is_no_picture(small, part):
+    damaged = copy.deepcopy(getattr(small, part))
+    next(getattr(damaged, "decoder", damaged).parameters()).data.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"not a number \(NaN\): the model's weights or settings are damaged"):
+        text_to_image(small._replace(**{part: damaged}), PROMPT, steps=1)
+
+
+def test_a_scheduler_whose_settings_are_not_numbers_is_no_scheduler(small):
+    config = dict(small.scheduler.config) | {"beta_start": float("nan")}
+    broken = type(small.scheduler).from_config(config)
+    with pytest.raises(ValueError, match="not a number"):
+        text_to_image(small._replace(scheduler=broken), PROMPT, steps=1)
 
 
 @pytest.mark.parametrize("size", [dict(height=60), dict(height=0), dict(width=65), dict(height=-8), dict(width=4)])

@@ -40,6 +40,13 @@ def test_long_titles_are_wrapped_between_words():
     assert [axes.get_title() for axes in sheet.axes] == list(titles.values())
 
 
+def test_what_somebody_typed_is_no_formula():
+    """A dollar sign or a backslash in a prompt would else be taken for TeX, and stop the drawing."""
+    odd = ["a cat for $5 and $x^{", r"\frac{a \cat"]
+    for figure in (show.sheet(np.zeros((2, 64, 64, 3), np.uint8), odd), show.matrix(torch.eye(2), odd, odd, odd[0])):
+        pixels(figure)
+
+
 def test_channels_show_minus_three_black_and_three_white():
     latents = torch.full((1, 2, 8, 8), -3.0)
     latents[:, 1] = 3

@@ -1,10 +1,17 @@
 """`sdlearn-train`: a pipeline from one command, and what cannot be trained said in one line. And the recipes."""
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from accelerate import PartialState
 from fastcore.script import CliError
 from torch.testing import assert_close
 
@@ -110,7 +117,9 @@ def test_the_text_encoder_of_another_model_is_not_overwritten(copy):
         ({"what": "gan"}, 'cannot train "gan": choose one of clip, vae, unet, judge, all'),
         ({"steps": 0}, "--steps must be 1 or more; got 0"),
         ({"batch": 1}, "--batch must be 2 or more; got 1"),
-        ({"seed": 10**20}, "--seed must be below 2147483648; got 100000000000000000000"),
+        ({"what": ""}, 'cannot train "": choose one of'),
+        ({"seed": -1}, "--seed must be from 0 to 4293; got -1"),
+        ({"seed": 10**20}, "--seed must be from 0 to 4293; got 100000000000000000000"),
         ({"precision": "fp8"}, '--precision must be no or bf16; got "fp8"'),
     ],
 )
@@ -118,3 +127,28 @@ def test_the_command_says_what_is_allowed(arguments, message, tmp_path):
     with pytest.raises(CliError, match=message):
         train.main(out=tmp_path, **arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_two_trainings_in_one_directory_are_one_too_many(tmp_path, small_world):
+    out = tmp_path / "mine"
+    first = subprocess.Popen(
+        [sys.executable, "-c", f"import test_train; test_train.hold({str(out)!r})"],
+        cwd=Path(__file__).parent,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert first.stdout.readline() == "holding\n"
+    with pytest.raises(CliError, match=f"process {first.pid} is training in .*mine: wait for it, or give another"):
+        train.main("vae", out=out, steps=1)
+    assert not (out / "vae").exists()
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    (out / ".vae-half-written").mkdir()
+    train.main("vae", out=out, steps=1)  # the lock went with its process; what was half written is gone
+    assert {path.name for path in out.iterdir()} == {"vae", "checkpoints"}
+
+
+def hold(out):
+    with train.held(Path(out), PartialState(cpu=True)):
+        print("holding", flush=True)
+        time.sleep(600)

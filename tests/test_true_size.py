@@ -24,7 +24,7 @@ from sdlearn.unet import AttentionMaps, attention, time_embedding
 
 pytestmark = pytest.mark.slow
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
-SETTINGS = {"height": 128, "width": 128, "guidance_scale": 7.5}  # the weights' true size; a picture's is v1-4's / 4
+SETTINGS = {"height": 64, "width": 64, "guidance_scale": 7.5}  # weights of true size, small pictures: quicker
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import math
 import re
+from threading import Thread
 
 import pytest
 import torch
@@ -166,6 +167,18 @@ def test_looking_changes_nothing(unet):
     assert_close(during, before, atol=1e-5, rtol=1e-4)
     assert torch.equal(unet(x_t, t, encoder_hidden_states=text).sample, before)
     assert len(maps) == 7 and all(name.endswith("attn2") for name in maps)
+
+
+def test_maps_are_of_this_threads_calls_alone(unet):
+    """A widget may draw in the background with the same U-Net."""
+    x_t, t, _, text = example()
+    with AttentionMaps(unet) as maps:
+        other = Thread(target=lambda: unet(x_t, t, encoder_hidden_states=text))
+        other.start()
+        other.join()
+        assert maps == {}
+        unet(x_t, t, encoder_hidden_states=text)
+    assert {len(calls) for calls in maps.values()} == {1}
 
 
 def test_maps_are_shares_for_each_call(unet):

@@ -122,6 +122,22 @@ def test_what_does_not_work_is_said_and_the_picture_stays(shown):
     assert note.value == ""
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError("by 0"), KeyError("7"), RuntimeError()], ids=repr)
+def test_any_error_ends_the_drawing(shown, error):
+    def frame(i):
+        if i == 3:
+            raise error
+        return one(i)
+
+    widgets.move(frame, i=(0, 19))
+    (knob,), note, screen = parts(shown[-1])
+    before = screen.value
+    knob.value = 3
+    assert note.value.startswith(type(error).__name__) and screen.value == before
+    knob.value = 4
+    assert note.value == "" and screen.value == show.rendered(one(4))
+
+
 def test_a_control_that_is_none_is_refused():
     with pytest.raises(ValueError, match="i must be as for ipywidgets.interact"):
         widgets.move(one, i=object())

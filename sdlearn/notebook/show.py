@@ -50,7 +50,7 @@ def sheet(
         x, y = i % columns * (size + 6), height - (i // columns + 1) * (size + above)
         axes = figure.add_axes((x / width, y / height, size / width, size / height))
         axes.imshow(image, interpolation="nearest", cmap="gray")
-        axes.set_title(title, fontsize=8, pad=3, color=INK)
+        axes.set_title(title, fontsize=8, pad=3, color=INK, parse_math=False)
         axes.axis("off")
     return finish(figure)
 
@@ -119,9 +119,9 @@ def matrix(
     width, height = (0.55, 0.42) if legible else (0.32, 0.3)  # of a cell, in inches
     figure, axes = plt.subplots(figsize=(3.2 + width * len(values[0]), 1.2 + height * len(values)), dpi=DPI)
     axes.imshow(values, cmap="magma", aspect="auto", vmin=low, vmax=high)
-    axes.set_yticks(range(len(rows)), rows, fontsize=8)
+    axes.set_yticks(range(len(rows)), rows, fontsize=8, parse_math=False)
     if isinstance(columns[0], str):
-        axes.set_xticks(range(len(columns)), columns, fontsize=8, rotation=45, ha="right")
+        axes.set_xticks(range(len(columns)), columns, fontsize=8, rotation=45, ha="right", parse_math=False)
     else:
         axes.set_xticks([])
         for i, image in enumerate(as_array(columns)):
@@ -131,7 +131,7 @@ def matrix(
     for (i, j), value in np.ndenumerate(values) if legible else ():
         dark = value <= (low + high) / 2  # if all are equal, all count as dark
         axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
-    axes.set_title(title, fontsize=9, pad=44 if not isinstance(columns[0], str) else 6)
+    axes.set_title(title, parse_math=False, fontsize=9, pad=44 if not isinstance(columns[0], str) else 6)
     return finish(figure)
 
 

@@ -20,7 +20,7 @@ def move(
 ) -> None:
     """Figures that follow their controls; settings that were shown before come from memory.
 
-    A ValueError from `frame` becomes a line under the controls, and the figures stay as they were.
+    An error in `frame` becomes a line under the controls, and the figures stay as they were.
     """
 
     @lru_cache(maxsize=256)
@@ -39,8 +39,9 @@ def move(
     def redraw(_) -> None:
         try:
             screen.value, note.value = file(*now()), ""
-        except ValueError as error:
-            note.value = str(error)[:200]
+        except Exception as error:  # whatever it is: else the line would say "drawing ..." for ever
+            known = isinstance(error, ValueError)
+            note.value = (str(error) if known else f"{type(error).__name__}: {error}")[:200]
 
     knobs = [control(name, abbreviation) for name, abbreviation in controls.items()]
     note = widgets.Label()  # plain text: nothing that is typed is taken for markup

@@ -5,10 +5,11 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
-from fastcore.script import CliError, call_parse
+from fastcore.script import call_parse
 from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
@@ -18,9 +19,12 @@ from sdlearn.clip import END
 from sdlearn.sampling import decode_latents, text_to_image
 from sdlearn.scenes import WORDINGS, WORDS, to_pictures
 from sdlearn.tools import hub
+from sdlearn.tools.guard import one_line
 from sdlearn.tools.saving import check_file, whole_file
 
 SMALL = 5_000  # a vocabulary smaller than this is one of ours: every word that the model knows is one token
+PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # ending -> what Pillow calls it
+FILMS = {".gif": "GIF", ".webp": "WEBP"}
 VARIED = {"seed": int, "guidance": float, "steps": int, "scheduler": str}  # what a grid can vary
 
 
@@ -32,10 +36,12 @@ def advise(tokenizer, prompt: str) -> list[str]:
     if unknown:
         wordings = (WORDS | {"action": sum(WORDINGS.values(), ())}).values()
         known = "; ".join(", ".join(words) for words in wordings)
-        advice.append(f"this model has never seen: {', '.join(unknown)}. It knows: {known}")
+        advice.append(
+            f"this model has never seen: {shorten(', '.join(unknown), 90, placeholder=' ...')}. It knows: {known}"
+        )
     tokens = tokenizer(prompt, verbose=False).input_ids[1:-1]  # else it warns about what is handled here
     if end := tokenizer.decode(tokens[length:]):
-        advice.append(f'the prompt is over {length} tokens; this was cut off: "{end}"')
+        advice.append(f'the prompt is over {length} tokens; this was cut off: "{shorten(end, 90, placeholder=" ...")}"')
     return advice
 
 
@@ -101,14 +107,21 @@ def grid_of(over: str, prompt: str, model: str = "mini", **settings: Any) -> Ima
     return labelled([draw(prompt, **chosen) for chosen in varied], [f"{name} {value}" for value in values], columns=4)
 
 
-def save_film(frames: list[Image.Image], out: Path) -> None:
+def format_of(file: Path, formats: dict[str, str]) -> str:
+    """The format that a file's name asks for. Raises ValueError for one that there is not."""
+    if file.suffix.lower() not in formats:
+        raise ValueError(f"cannot write {file}: give a name that ends in {', '.join(formats)}")
+    return formats[file.suffix.lower()]
+
+
+def save_film(frames: list[Image.Image], out: Path, kind: str) -> None:
     """An animation of ten frames a second that rests on the last one; small pictures are enlarged without blur."""
     zoom = max(1, 256 // frames[0].height)
     small = [frame.quantize(256, kmeans=1, dither=Image.Dither.NONE) for frame in frames]
     first, *others = [frame.resize((zoom * frame.width, zoom * frame.height)) for frame in small]
     durations = [100] * len(others) + [2000]  # milliseconds
     with whole_file(out) as new:
-        first.save(new, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
+        first.save(new, kind, save_all=True, append_images=others, duration=durations, loop=0)
 
 
 @call_parse
@@ -122,28 +135,27 @@ def main(
     scheduler: str = "ddim",  # ddim, ddpm, pndm, lms, euler, dpm++ or unipc
     model: str = "mini",  # mini, a directory, or a name on the hub
     grid: str | None = None,  # vary one setting, such as guidance=0,2,4,8, and draw a sheet instead of one picture
-    film: Path | None = None,  # also write an animated GIF of the picture taking shape
-    out: Path = Path("picture.png"),  # where to write the picture
+    film: Path | None = None,  # also write an animated GIF or WebP of the picture taking shape
+    out: Path = Path("picture.png"),  # where to write the picture: a PNG, JPEG or WebP, by its ending
 ):
-    """Paint a prompt, write a PNG and print its path."""
+    """Paint a prompt, write the picture and print its path."""
     settings: dict[str, Any] = {"negative": negative, "n": n, "seed": seed, "steps": steps, "guidance": guidance}
     settings |= {"scheduler": scheduler, "model": model}
     frames: list[Image.Image] = []
-    try:
+    with one_line():
         if grid and film:
             raise ValueError("--grid makes a sheet, --film a film of one picture: choose one of them")
-        if out == film:
+        if film and out.resolve() == film.resolve():
             raise ValueError(f"--out and --film are both {out}: the picture would take the film's place")
         check_file(out), check_file(film)
+        kind, moving = format_of(out, PICTURES), format_of(film, FILMS) if film else ""
         with warnings.catch_warnings(record=True) as notes:
             watch = frames.append if film else None
             picture = grid_of(grid, prompt, **settings) if grid else draw(prompt, watch=watch, **settings)
         for note in notes:
             print(f"note: {note.message}", file=sys.stderr)
         if film:
-            save_film(frames, film)
+            save_film(frames, film, moving)
         with whole_file(out) as new:
-            picture.save(new, "PNG")
-    except (ValueError, OSError, MemoryError) as error:
-        raise CliError(str(error)) from error
-    print(*filter(None, [out, film]), sep="\n")
+            picture.save(new, kind)
+        print(*filter(None, [out, film]), sep="\n")

@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import torch
 from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-from huggingface_hub.utils import get_session
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.utils import get_session, validate_repo_id
 from safetensors import safe_open
 
 from sdlearn import parts
@@ -31,7 +31,8 @@ def load(
 
     Raises FileNotFoundError, ValueError or MemoryError; each says what to do.
     """
-    device, on_hub = torch.device(device or parts.best_device()), str(name) != "mini" and not Path(name).is_dir()
+    device = torch.device(device or parts.best_device())
+    on_hub = str(name) != "mini" and not Path(name).expanduser().is_dir()
     dtype = dtype or (torch.float16 if on_hub and device.type == "cuda" else torch.float32)
     root = find(name, dtype)
     check_memory(name, root, device, dtype)
@@ -43,9 +44,16 @@ def find(
     dtype: torch.dtype = torch.float32,  # which precision to fetch from the hub
 ) -> Path:  # a directory with all parts of a Stable Diffusion
     """Find where a model is, and fetch it from the hub if it is not here yet; it must be complete."""
-    folder = MINI if str(name) == "mini" else Path(name)
+    folder = MINI if str(name) == "mini" else Path(name).expanduser()
+    if folder.is_file():
+        raise ValueError(
+            f'"{name}" is a single file: make a directory of it, with diffusers: '
+            f"StableDiffusionPipeline.from_single_file({str(folder)!r}).save_pretrained(DIRECTORY)"
+        )
     if not folder.is_dir():
-        if folder.is_absolute() or str(name).count("/") != 1:
+        if folder.parts[:1] == ("runs",):
+            raise FileNotFoundError(f'no model in "{name}" yet: `sdlearn-train all --out {name}` trains one')
+        if not is_hub_name(str(name)):
             raise FileNotFoundError(f'no model "{name}": give "mini", a directory, or a hub name such as "{V1_4}"')
         folder = download(str(name), dtype)
     for file in ("model_index.json", "tokenizer/tokenizer_config.json", "scheduler/scheduler_config.json"):
@@ -57,6 +65,15 @@ def find(
     for part in WEIGHTS:
         weights_file(folder, part)
     return folder
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a name that is no directory can be one on the hub, "somebody/something", and is not meant as a path."""
+    owner, slash, _ = name.partition("/")
+    with suppress(HFValidationError):
+        validate_repo_id(name)
+        return bool(slash) and not Path(owner).exists()
+    return False
 
 
 def weights_file(root: Path, part: str, dtype: torch.dtype = torch.float32) -> Path:

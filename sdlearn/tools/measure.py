@@ -16,6 +16,7 @@ from sdlearn.measuring import faithfulness, named
 from sdlearn.sampling import native_size, text_to_image
 from sdlearn.scenes import WORDS
 from sdlearn.tools import hub
+from sdlearn.tools.guard import one_line
 from sdlearn.tools.saving import check_file, whole_file
 from sdlearn.vae import decode, encode, psnr
 
@@ -113,7 +114,7 @@ def main(
     """Measure what percentage of the pictures show what the prompt said."""
     if n < 1 or steps < 1:
         raise CliError(f"--n and --steps must be 1 or more; got {n} and {steps}")
-    try:
+    with one_line():
         check_file(json)
         found, sees = hub.load(model, "cpu"), parts.load_judge(judge)
         (figures,) = report(found, [sees], n, seed, tqdm, guidance_scale=guidance, steps=steps)
@@ -126,5 +127,3 @@ def main(
         if json:
             with whole_file(json) as new:
                 new.write_text(dumps(figures | more, indent=2) + "\n")
-    except (ValueError, OSError, MemoryError) as error:
-        raise CliError(str(error)) from error

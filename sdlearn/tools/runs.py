@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from sdlearn import training
+from sdlearn.tools.saving import whole_file
 
 
 class Objective(nn.Module):
@@ -136,14 +137,12 @@ class Checkpoint:
         if not self.file:
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        new = self.file.with_suffix(".part")
         state = {name: thing.state_dict() for name, thing in self.states.items()}
         try:
-            torch.save(state | {"losses": losses, "settings": self.settings}, new)
+            with whole_file(self.file) as new:
+                torch.save(state | {"losses": losses, "settings": self.settings}, new)
         except (RuntimeError, OSError) as error:  # most often a full disk
-            new.unlink(missing_ok=True)
-            raise OSError(f"cannot write {new} ({error}): make room, then go on with --resume") from error
-        os.replace(new, self.file)
+            raise OSError(f"cannot write {self.file} ({error}): make room, then go on with --resume") from error
 
     def resume(self, optimizer, ema) -> list[float]:  # the losses so far
         """Restore the model, the optimizer and the average that the run last saved."""

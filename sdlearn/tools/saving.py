@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -96,18 +97,36 @@ def whole_folder(folder: Path) -> Generator[Path, None, None]:
 
 @contextmanager
 def whole_file(file: Path) -> Generator[Path, None, None]:
-    """Write to what comes, a new file; it takes the other's place only when all is written."""
-    new = file.with_name(f".{file.name}.part")
+    """Write to what comes, a new file beside it; it takes the other's place only when all is written.
+
+    A link is followed: what it points to is replaced, the link stays. Raises OSError as `check_file` does.
+    """
+    check_file(file)
+    target = file.resolve()
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".part")  # a name that nobody can guess
+    os.close(handle)
+    new = Path(name)
     try:
         yield new
-        new.replace(file)
+        os.umask(umask := os.umask(0))  # reads it
+        new.chmod(stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~umask)
+        new.replace(target)
     finally:
         new.unlink(missing_ok=True)
 
 
 def check_file(file: Path | None) -> None:
-    """Raise OSError if a file could not be written: checked before the work is done, not after."""
-    if file and file.is_dir():
+    """Raise OSError, in one line, if a file could not be written: asked before the work is done, not only after."""
+    if not file:
+        return
+    target = file.resolve()
+    if target.is_dir():
         raise IsADirectoryError(f"cannot write {file}: it is a folder; add the name of a file")
-    if file and not file.absolute().parent.is_dir():
+    if not target.parent.is_dir():
         raise FileNotFoundError(f"cannot write {file}: there is no folder {file.parent}")
+    if target.exists() and not target.is_file():
+        raise OSError(f"cannot write {file}: it is a device or a pipe, not a file")
+    if target.exists() and not target.stat().st_mode & 0o222:  # root may write to it all the same
+        raise PermissionError(f"cannot write {file}: it is write-protected; give another name")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"cannot write {file}: the folder {file.parent} may not be written to")

@@ -1,6 +1,9 @@
 """`sdlearn-train`: trains the parts of a model, one after another, into a directory; a stopped run goes on."""
 
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
@@ -8,7 +11,8 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from diffusers import AutoencoderKL
-from fastcore.script import CliError, call_parse
+from fastcore.script import call_parse
+from filelock import FileLock, Timeout
 from torch import Tensor
 from transformers import CLIPTextModel
 
@@ -16,11 +20,13 @@ from sdlearn import measuring, parts, recipes, scenes
 from sdlearn.clip import new_clip, new_tokenizer, tokenize
 from sdlearn.sampling import encode_prompts
 from sdlearn.tools import runs, saving
+from sdlearn.tools.guard import one_line
 from sdlearn.unet import new_unet
 from sdlearn.vae import encode, new_vae
 
 SCENES = 32_000  # training pictures, about a minute to draw
-HELD = {"clip": ("clip", "text_encoder", "tokenizer")}  # what a part writes; every other: a folder of its own name
+SEEDS = 4294  # a step's own seed is seed * 1,000,003 + step, of which torch's generator takes 32 bits
+WRITES = {"clip": ("clip", "text_encoder", "tokenizer")}  # what a part writes; every other: a folder of its own name
 
 
 @cache
@@ -84,6 +90,71 @@ def run_judge(out: Path, **options) -> Callable:
 RUNS = {"clip": run_clip, "vae": run_vae, "unet": run_unet, "judge": run_judge}
 
 
+def check_options(
+    chosen: tuple[str, ...], out: Path, steps: int | None, batch: int | None, seed: int, precision: str | None
+) -> None:
+    """Raise ValueError for options with which there is nothing to train."""
+    if not set(chosen) <= set(RUNS):
+        raise ValueError(f'cannot train "{chosen[0]}": choose one of {", ".join(RUNS)}, all')
+    for name, number, least in (("steps", steps, 1), ("batch", batch, 2)):
+        if number is not None and number < least:
+            raise ValueError(f"--{name} must be {least} or more; got {number}")
+    if not 0 <= seed < SEEDS:
+        raise ValueError(f"--seed must be from 0 to {SEEDS - 1}; got {seed}")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is not a folder: give another --out")
+    if precision not in (None, "no", "bf16"):
+        raise ValueError(f'--precision must be no or bf16; got "{precision}"')
+
+
+@contextmanager
+def held(out: Path, processes: PartialState) -> Generator[None, None, None]:
+    """Hold a directory while a training writes into it. Raises ValueError if another training holds it.
+
+    What a killed run has left half written is removed. The lock is the system's: it goes with the process.
+    """
+    if not processes.is_main_process:
+        yield
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(out / ".training.lock", timeout=0), out / ".training.pid"
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"process {holder.read_text()} is training in {out}: wait for it, or give another --out"
+        ) from None
+    try:
+        holder.write_text(str(os.getpid()))
+        for left in [*out.glob(".*-*"), *(out / "checkpoints").glob(".*.part")]:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        yield
+    finally:
+        holder.unlink()
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def files_of(out: Path, part: str) -> list[Path]:  # the checkpoint comes first
+    """What the training of a part writes."""
+    return [out / "checkpoints" / f"{part}.pt", *(out / name for name in WRITES.get(part, (part,)))]
+
+
+def train_part(part: str, out: Path, processes: PartialState, options: dict) -> None:
+    """Train a part and save it, unless that is done already."""
+    if (out / part).exists():
+        processes.print(f"{part} is trained already")
+        return
+    processes.print(f"training {part}")
+    checkpoint, *_ = files_of(out, part)
+    torch.manual_seed(options["seed"])
+    save = RUNS[part](out, fit=partial(runs.fit, checkpoint=checkpoint), **options)
+    if processes.is_main_process:
+        save()
+        checkpoint.unlink()
+    processes.wait_for_everyone()
+
+
 @call_parse(pos=["what"])
 def main(
     what: str = "all",  # clip, vae, unet, judge (for sdlearn-measure), or all (clip, vae and unet)
@@ -96,43 +167,18 @@ def main(
 ):
     """Train the parts of a small Stable Diffusion on pictures that the course draws."""
     chosen = ("clip", "vae", "unet") if what == "all" else (what,)
-    check_options(chosen, out, steps, batch, seed, precision)
-    options = {"seed": seed, "precision": precision or runs.best_precision()}
-    options |= {name: number for name, number in (("steps", steps), ("batch", batch)) if number}
-    processes = PartialState(cpu=runs.shared_cpu())  # one, or as many as `torchrun` or `accelerate launch` started
-    checkpoints = {part: out / "checkpoints" / f"{part}.pt" for part in chosen}
-    held = {part: [checkpoints[part], *(out / x for x in HELD.get(part, (part,)))] for part in chosen}
-    if not resume and (begun := [part for part, files in held.items() if any(file.exists() for file in files)]):
-        raise CliError(f"{out} already holds {' and '.join(begun)}: add --resume to go on, or give another --out")
-    for part, checkpoint in checkpoints.items():
-        if (out / part).exists():
-            processes.print(f"{part} is trained already")
-            continue
-        processes.print(f"training {part}")
-        torch.manual_seed(seed)
-        try:
-            save = RUNS[part](out, fit=partial(runs.fit, checkpoint=checkpoint), **options)
-            if processes.is_main_process:
-                save()
-                checkpoint.unlink()
-        except (ValueError, OSError) as error:
-            raise CliError(str(error)) from error
-        processes.wait_for_everyone()
-    processes.print(f"{' and '.join(chosen)} in {out}")
-
-
-def check_options(
-    chosen: tuple[str, ...], out: Path, steps: int | None, batch: int | None, seed: int, precision: str | None
-) -> None:
-    """Raise CliError for options with which there is nothing to train."""
-    if not set(chosen) <= set(RUNS):
-        raise CliError(f'cannot train "{chosen[0]}": choose one of {", ".join(RUNS)}, all')
-    for name, number, least in (("steps", steps, 1), ("batch", batch, 2)):
-        if number is not None and number < least:
-            raise CliError(f"--{name} must be {least} or more; got {number}")
-    if abs(seed) >= 2**31:
-        raise CliError(f"--seed must be below {2**31}; got {seed}")
-    if out.exists() and not out.is_dir():
-        raise CliError(f"{out} is not a folder: give another --out")
-    if precision not in (None, "no", "bf16"):
-        raise CliError(f'--precision must be no or bf16; got "{precision}"')
+    with one_line():
+        check_options(chosen, out, steps, batch, seed, precision)
+        options = {"seed": seed, "precision": precision or runs.best_precision()}
+        options |= {name: number for name, number in (("steps", steps), ("batch", batch)) if number}
+        processes = PartialState(cpu=runs.shared_cpu())  # one, or as many as `torchrun` or `accelerate launch` started
+        with held(out, processes):
+            if not resume and (
+                begun := [part for part in chosen if any(file.exists() for file in files_of(out, part))]
+            ):
+                raise ValueError(
+                    f"{out} already holds {' and '.join(begun)}: add --resume to go on, or give another --out"
+                )
+            for part in chosen:
+                train_part(part, out, processes, options)
+        processes.print(f"{' and '.join(chosen)} in {out}")
