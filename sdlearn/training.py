@@ -43,11 +43,12 @@ def fit(
             value = loss(model, *batch)
             value.backward()
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            if not math.isfinite(value + norm):
-                raise ValueError(f"loss {value:.3g} (gradient {norm:.3g}), step {step}: try a learning rate below {lr}")
+            losses.append(value.item())
+            if not math.isfinite(losses[-1] + norm):
+                why = f"loss {losses[-1]:.3g}, gradient {norm:.3g} at step {step}"
+                raise ValueError(f"{why}: try a learning rate below {lr}")
             optimizer.step()
             optimizer.zero_grad()
-            losses.append(value.item())
             if ema:
                 ema.step(model.parameters())
             after(losses)

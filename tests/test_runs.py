@@ -208,7 +208,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(tmp_
     state = torch.load(checkpoint)
     torch.save(state | {"losses": state["losses"][:-1]}, checkpoint)  # one step is still to come
     before = checkpoint.read_bytes()
-    with pytest.raises(ValueError, match=r"loss nan \(gradient nan\), step 199: try a learning rate below"):
+    with pytest.raises(ValueError, match=r"loss nan, gradient nan at step 199: try a learning rate below"):
         linear_run(target=float("nan"), checkpoint=checkpoint)
     assert checkpoint.read_bytes() == before
 
