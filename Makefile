@@ -27,7 +27,7 @@ STAMP := $(VENV)/.installed
 
 # a checkout that was renamed or copied has the old one's environment, which would run the old one's code
 ifneq ($(wildcard $(STAMP)),)
-ifneq ($(shell cat $(STAMP)),$(shell pwd))
+ifneq ($(shell cat $(STAMP)),$(shell pwd -P))
 $(shell rm -f $(STAMP) $(PY))
 endif
 endif
@@ -103,4 +103,4 @@ $(STAMP): $(PY) pyproject.toml constraints.txt
 	@$(PY) -m pip install -c constraints.txt -e .[test]
 	@# else JupyterLab asks whether to fetch news, and the course needs no network
 	@$(PY) -m jupyterlab.labextensions disable @jupyterlab/apputils-extension:announcements 2>/dev/null || true
-	@pwd > $(STAMP)
+	@pwd -P > $(STAMP)

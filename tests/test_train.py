@@ -143,9 +143,14 @@ def test_two_trainings_in_one_directory_are_one_too_many(tmp_path, small_world):
     assert not (out / "vae").exists()
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    (out / ".vae-half-written").mkdir()
+    half_written = [".vae-a1b2c3d4", ".text_encoder-a1b2c3d4", "checkpoints/.a1b2c3d4.part"]
+    of_the_user = [".vae-notes", ".my-config-a1b2c3d4", ".vae-a1b2c3d4.txt", "checkpoints/best.part", "clip-a1b2c3d4"]
+    for name in half_written + of_the_user:
+        (out / name).mkdir(parents=True)
+    assert {path.relative_to(out).as_posix() for path in train.leftovers(out)} == {*half_written}
     train.main("vae", out=out, steps=1)  # the lock went with its process; what was half written is gone
-    assert {path.name for path in out.iterdir()} == {"vae", "checkpoints"}
+    assert not any((out / name).exists() for name in half_written + [".training.lock", ".training.pid"])
+    assert all((out / name).exists() for name in of_the_user + ["vae"])
 
 
 def hold(out):

@@ -1,6 +1,7 @@
 """`sdlearn-train`: trains the parts of a model, one after another, into a directory; a stopped run goes on."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -107,6 +108,14 @@ def check_options(
         raise ValueError(f'--precision must be no or bf16; got "{precision}"')
 
 
+def leftovers(out: Path) -> list[Path]:
+    """What killed runs have left half written, by the very names that `saving` gives, and nothing else."""
+    names = "|".join([*RUNS, "text_encoder", "tokenizer", "scheduler"])
+    folders = [path for path in out.glob(".*-*") if re.fullmatch(rf"\.({names})-\w{{8}}", path.name) and path.is_dir()]
+    files = [path for path in (out / "checkpoints").glob(".*.part") if re.fullmatch(r"\.\w{8}\.part", path.name)]
+    return folders + files
+
+
 @contextmanager
 def held(out: Path, processes: PartialState) -> Generator[None, None, None]:
     """Hold a directory while a training writes into it. Raises ValueError if another training holds it.
@@ -126,7 +135,7 @@ def held(out: Path, processes: PartialState) -> Generator[None, None, None]:
         ) from None
     try:
         holder.write_text(str(os.getpid()))
-        for left in [*out.glob(".*-*"), *(out / "checkpoints").glob(".*.part")]:
+        for left in leftovers(out):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         yield
     finally:
