@@ -126,7 +126,11 @@ def check_memory(name: str | Path, root: Path, device: torch.device, dtype: torc
 
 
 def download(name: str, dtype: torch.dtype) -> Path:  # in the hub's cache
-    """Fetch what the five parts need and no more; without a network, use what was fetched before."""
+    """Fetch what the five parts need and no more; without a network, use what was fetched before.
+
+    Not `DiffusionPipeline.download`: for some errors of the network it does not turn to what is cached, and its
+    last message does not say what to do.
+    """
     wanted = ["model_index.json", "tokenizer/*", "scheduler/*", *(f"{part}/config.json" for part in WEIGHTS)]
     wanted += [f"{part}/{file}" for part, file in (HALF if dtype == torch.float16 else WEIGHTS).items()]
     try:
