@@ -71,7 +71,7 @@ measure: $(STAMP)
 	@$(VENV)/bin/sdlearn-measure $(ARGS)
 
 survey: $(STAMP)
-	@cd tests && ../$(PY) -m benchmarks.survey $(ARGS)
+	@PYTHONPATH=tests $(PY) -m benchmarks.survey $(ARGS)
 
 bench: $(STAMP)
 	@cd tests && ../$(PY) -m benchmarks.cost && ../$(PY) -m benchmarks.loop && ../$(PY) -m benchmarks.widgets
