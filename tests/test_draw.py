@@ -1,5 +1,7 @@
 """`sdlearn-draw`: a prompt in, a PNG out; what is odd about the prompt is said, and a picture comes all the same."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,6 +34,13 @@ def test_the_same_seed_paints_the_same_picture_and_another_seed_another():
 
 def test_the_empty_prompt_paints_something():
     assert draw.draw("", steps=1).size == (64, 64)
+
+
+@pytest.mark.slow
+def test_the_command_paints_the_empty_prompt(tmp_path):
+    command = [sys.executable, "-m", "sdlearn.tools.draw", "", "--steps", "1", "--out", "anything.png"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "anything.png\n" and (tmp_path / "anything.png").is_file(), done.stderr
 
 
 def test_every_word_of_a_caption_is_known(tokenizer):

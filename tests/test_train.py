@@ -129,6 +129,15 @@ def test_the_command_says_what_is_allowed(arguments, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
+def test_an_empty_word_trains_nothing(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "sdlearn.tools.train", ""], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and not list(tmp_path.iterdir())
+    assert (done.stdout + done.stderr).strip() == 'cannot train "": choose one of clip, vae, unet, judge, all'
+
+
 def test_two_trainings_in_one_directory_are_one_too_many(tmp_path, small_world):
     out = tmp_path / "mine"
     first = subprocess.Popen(

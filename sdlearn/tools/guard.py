@@ -8,6 +8,11 @@ from contextlib import contextmanager
 
 from fastcore.script import CliError
 
+if sys.argv[1:2] == [
+    ""
+]:  # fastcore drops an empty first word: `sdlearn-draw ""` draws anything, `sdlearn-train ""` nothing
+    sys.argv[1:] = [*sys.argv[2:], "--", ""]
+
 
 @contextmanager
 def one_line() -> Generator[None, None, None]:
