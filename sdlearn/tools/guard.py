@@ -8,9 +8,8 @@ from contextlib import contextmanager
 
 from fastcore.script import CliError
 
-if sys.argv[1:2] == [
-    ""
-]:  # fastcore drops an empty first word: `sdlearn-draw ""` draws anything, `sdlearn-train ""` nothing
+if sys.argv[1:2] == [""]:
+    # fastcore drops an empty first word, but not behind "--": `sdlearn-draw ""` draws anything, `sdlearn-train ""` nothing
     sys.argv[1:] = [*sys.argv[2:], "--", ""]
 
 

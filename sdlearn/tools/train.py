@@ -130,9 +130,8 @@ def held(out: Path, processes: PartialState) -> Generator[None, None, None]:
     try:
         lock.acquire()
     except Timeout:
-        raise ValueError(
-            f"process {holder.read_text()} is training in {out}: wait for it, or give another --out"
-        ) from None
+        there = f"process {holder.read_text()} is training in {out}"
+        raise ValueError(f"{there}: wait for it, or give another --out") from None
     try:
         holder.write_text(str(os.getpid()))
         for left in leftovers(out):
@@ -182,12 +181,10 @@ def main(
         options |= {name: number for name, number in (("steps", steps), ("batch", batch)) if number}
         processes = PartialState(cpu=runs.shared_cpu())  # one, or as many as `torchrun` or `accelerate launch` started
         with held(out, processes):
-            if not resume and (
-                begun := [part for part in chosen if any(file.exists() for file in files_of(out, part))]
-            ):
-                raise ValueError(
-                    f"{out} already holds {' and '.join(begun)}: add --resume to go on, or give another --out"
-                )
+            begun = [part for part in chosen if any(file.exists() for file in files_of(out, part))]
+            if begun and not resume:
+                there = f"{out} already holds {' and '.join(begun)}"
+                raise ValueError(f"{there}: add --resume to go on, or give another --out")
             for part in chosen:
                 train_part(part, out, processes, options)
         processes.print(f"{' and '.join(chosen)} in {out}")
