@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from fastcore.script import CliError
 
 if sys.argv[1:2] == [""]:
-    # fastcore drops an empty first word, but not behind "--": `sdlearn-draw ""` draws anything, `sdlearn-train ""` nothing
+    # fastcore drops an empty first word, but not behind "--": draw paints anything then, and train trains nothing
     sys.argv[1:] = [*sys.argv[2:], "--", ""]
 
 
