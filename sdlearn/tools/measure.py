@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
-from json import dumps
 from pathlib import Path
 
 import torch
-from fastcore.script import CliError, call_parse
+from fastcore.script import call_parse
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -17,7 +16,7 @@ from sdlearn.sampling import native_size, text_to_image
 from sdlearn.scenes import WORDS
 from sdlearn.tools import hub
 from sdlearn.tools.guard import one_line
-from sdlearn.tools.saving import check_file, whole_file
+from sdlearn.tools.saving import check_file, save_json
 from sdlearn.vae import decode, encode, psnr
 
 PAIRS = (("seen", False), ("held-out", True))  # kind of pair, `held_out` as for `scenes.sample`
@@ -112,9 +111,9 @@ def main(
     json: Path | None = None,  # also write the figures to this file
 ):
     """Measure what percentage of the pictures show what the prompt said."""
-    if n < 1 or steps < 1:
-        raise CliError(f"--n and --steps must be 1 or more; got {n} and {steps}")
     with one_line():
+        if n < 1 or steps < 1:
+            raise ValueError(f"--n and --steps must be 1 or more; got {n} and {steps}")
         check_file(json)
         found, sees = hub.load(model, "cpu"), parts.load_judge(judge)
         (figures,) = report(found, [sees], n, seed, tqdm, guidance_scale=guidance, steps=steps)
@@ -125,5 +124,4 @@ def main(
             for kind, row in more["clip"].items():
                 print(f"CLIP finds the caption, {kind}: {100 * row['right']:.1f} % among {row['captions']}")
         if json:
-            with whole_file(json) as new:
-                new.write_text(dumps(figures | more, indent=2) + "\n")
+            save_json(figures | more, json)

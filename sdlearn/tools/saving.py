@@ -71,8 +71,13 @@ def save_index(folder: Path) -> None:
     index |= {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
     for part, kind in (kinds | {"scheduler": DDIMScheduler}).items():
         index[part] = [kind.__module__.split(".")[0], kind.__name__]
-    with whole_file(folder / "model_index.json") as new:
-        new.write_text(json.dumps(index, indent=2) + "\n")
+    save_json(index, folder / "model_index.json")
+
+
+def save_json(content: dict, file: Path) -> None:
+    """Save settings or figures, indented, for people to read too."""
+    with whole_file(file) as new:
+        new.write_text(json.dumps(content, indent=2) + "\n")
 
 
 # ---------------------------------------------------------------- as a whole or not at all

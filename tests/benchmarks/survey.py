@@ -6,13 +6,12 @@ points in its shared space. Then comes faithfulness, over guidance and over step
 
 import warnings
 from collections.abc import Callable, Iterable
-from json import dumps
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import torch
-from fastcore.script import CliError, call_parse
+from fastcore.script import call_parse
 from PIL import Image
 from torch import Tensor, nn
 from torchmetrics.image.kid import KernelInceptionDistance
@@ -24,8 +23,9 @@ from sdlearn.measuring import faithfulness, named
 from sdlearn.scenes import to_pictures
 from sdlearn.tools import hub
 from sdlearn.tools.draw import labelled
+from sdlearn.tools.guard import one_line
 from sdlearn.tools.measure import PAIRS, paint, table
-from sdlearn.tools.saving import check_file, whole_file
+from sdlearn.tools.saving import check_file, save_json, whole_file
 from sdlearn.tools.train import training_scenes
 from sdlearn.vae import decode, encode
 
@@ -194,9 +194,9 @@ def main(
     closest: Path = None,  # also draw the pictures closest to a training picture, beside it, into this file
 ):
     """Survey a model: variety, novelty, likeness to real scenes; faithfulness over guidance and over steps."""
-    if n < 2:
-        raise CliError(f"--n must be 2 or more; got {n}")
-    try:
+    with one_line():
+        if n < 2:
+            raise ValueError(f"--n must be 2 or more; got {n}")
         check_file(json), check_file(closest)
         found, clip, judge = hub.load(model, "cpu"), parts.load_clip(), parts.load_judge()
         training, _, _ = training_scenes()
@@ -210,7 +210,4 @@ def main(
         faithful = curves(found, judge, n, seed, tqdm)
         print(table(faithful))
         if json:
-            with whole_file(json) as new:
-                new.write_text(dumps(figures | faithful, indent=2) + "\n")
-    except (ValueError, OSError, MemoryError) as error:
-        raise CliError(str(error)) from error
+            save_json(figures | faithful, json)
