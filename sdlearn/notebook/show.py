@@ -231,4 +231,10 @@ def display_small(
     full, small = Image.open(BytesIO(rendered(*figures))), BytesIO()
     full.convert("RGB").quantize(256, kmeans=1).save(small, "png", optimize=True)
     still = {"image/png": b64encode(small.getvalue()).decode(), "text/plain": repr(figures[0])}
-    display((widget._repr_mimebundle_() if widget else {}) | still, raw=True)
+    display((view(widget) if widget else {}) | still, raw=True)
+
+
+def view(widget) -> dict[str, dict]:
+    """What tells a page to show a widget; ipywidgets 7, which Colab has, cannot say it itself as 8 can."""
+    version = {"version_major": 2, "version_minor": 0}  # of the protocol, not of ipywidgets
+    return {"application/vnd.jupyter.widget-view+json": {**version, "model_id": widget.model_id}}
