@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
+from sdlearn.shapes import check_pictures, check_shape
+
 LENGTH = 24  # tokens in a prompt, start and end included; Stable Diffusion's is 77
 WIDTH = 128  # numbers per token; Stable Diffusion's is 768
 END = "</w>"  # marks the last piece of a word
@@ -56,11 +58,11 @@ def new_tokenizer(
     captions: list[str],  # what to learn the words from
     merges: int = 1000,  # at most
 ) -> CLIPTokenizer:  # every word of the captions becomes one token
-    """CLIP's own kind of tokenizer, with a vocabulary learnt from the captions.
-
-    All 256 bytes are in it, so any text can be turned into tokens, whatever its alphabet.
-    """
-    letters, pairs = byte_letters(), learn_merges(Counter(" ".join(captions).lower().split()), merges)
+    """CLIP's own kind of tokenizer, with a vocabulary learnt from the captions; it has all bytes, for any alphabet."""
+    rules = CLIPTokenizer().backend_tokenizer  # how CLIP splits a text
+    text = rules.normalizer.normalize_str("\n".join(captions))  # lower case
+    words = Counter(word for word, _ in rules.pre_tokenizer.pre_tokenize_str(text))  # spelt as in `byte_letters`
+    letters, pairs = byte_letters(), learn_merges(words, merges)
     tokens = [*letters, *(c + END for c in letters), *(a + b for a, b in pairs), "<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(vocab={t: i for i, t in enumerate(tokens)}, merges=pairs, model_max_length=LENGTH)
 
@@ -74,17 +76,15 @@ def byte_letters() -> list[str]:  # 256 characters
 
 def new_clip(
     tokenizer: CLIPTokenizer,  # gives the size of the vocabulary and the special tokens
-    dropout: float = 0.0,  # fraction of the text encoder's attention weights that is set to zero in training
-    size: int = 64,  # pixels a side of a picture, divisible by 8
+    dropout: float = 0.0,  # fraction of the text encoder's attention that is dropped, lest it learn pairs by heart
+    size: int = 64,  # pixels a side of a picture, which is cut into 8 x 8 patches
 ) -> CLIPModel:  # 1.3 M parameters, with random weights
-    """Two small transformers, one for captions and one for pictures, that share a space of 64 dimensions.
-
-    Without dropout, a long training run learns pairs by heart: *knight* and *wheels* together come to mean motorbike.
-    """
+    """Two small transformers, one for captions and one for pictures, that share a space of 64 dimensions."""
     shape = dict(hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=3, num_attention_heads=4)
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     words = dict(vocab_size=len(tokenizer), max_position_embeddings=LENGTH, attention_dropout=dropout)
-    text, vision = CLIPTextConfig(**shape, **special, **words), CLIPVisionConfig(**shape, image_size=size, patch_size=8)
+    pixels = dict(image_size=size, patch_size=size // 8)
+    text, vision = CLIPTextConfig(**shape, **special, **words), CLIPVisionConfig(**shape, **pixels)
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)).eval()
 
 
@@ -110,6 +110,7 @@ def embed_pictures(
     pictures: Tensor,  # b c h w, -1 .. 1
 ) -> Tensor:  # b d, length 1
     """Pictures as points in the shared space."""
+    check_pictures(pictures, 1)
     return F.normalize(clip.get_image_features(pictures.to(clip.device)).pooler_output, dim=-1)
 
 
@@ -120,8 +121,7 @@ def contrastive_loss(
     same: Tensor | None = None,  # b b, True where two captions are equal: these are not negatives
 ) -> Tensor:  # scalar
     """Each caption must find its picture, and each picture its caption (arXiv 2103.00020, figure 3)."""
-    if text.shape != pictures.shape:
-        raise ValueError(f"text and pictures must both be (b, d); got {tuple(text.shape)}, {tuple(pictures.shape)}")
+    check_shape(pictures, "pictures", *text.shape)
     logits = log_scale.exp() * text @ pictures.T  # b b, row: caption, column: picture
     right = torch.arange(len(text), device=text.device)
     if same is not None:

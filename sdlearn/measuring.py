@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdlearn.scenes import SIZE, WORDINGS, WORDS
+from sdlearn.shapes import check_pictures
 
 
 class Judge(nn.Module):
@@ -86,6 +87,7 @@ def read(
     pictures: Tensor,  # b c h w, -1 .. 1
 ) -> list[dict[str, str]]:  # what the judge sees in each
     """Name the value of every attribute of every picture."""
+    check_pictures(pictures, 1)
     best = {name: score.argmax(1).tolist() for name, score in judge(pictures).items()}
     return [{name: WORDS[name][best[name][i]] for name in WORDS} for i in range(len(pictures))]
 

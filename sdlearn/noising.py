@@ -7,6 +7,8 @@ eps the noise, beta_t the variance added at step t, alpha_bar_t what is left of 
 import torch
 from torch import Tensor
 
+from sdlearn.shapes import check_shape, check_steps
+
 
 def scaled_linear_betas(
     steps: int = 1000,
@@ -59,8 +61,7 @@ class Schedule:
         Raises ValueError if `t` is not one number per picture: (b, 1) would broadcast
         without complaint and mix pictures with one another's noise.
         """
-        if t.shape != x.shape[:1]:
-            raise ValueError(f"t must have shape ({len(x)},), one step per picture; got {tuple(t.shape)}")
+        check_steps(t, len(x), len(self))
         return self.alpha_bar.to(x.device)[t][:, None, None, None]
 
     def factors(
@@ -82,6 +83,7 @@ def one_step(
     eps: Tensor,  # b c h w, drawn by the caller from N(0, 1)
 ) -> Tensor:  # b c h w, at step t
     """One small step into the noise: x_t = sqrt(1 - beta_t) x_(t-1) + sqrt(beta_t) eps (DDPM eq. 2)."""
+    check_shape(eps, "eps", *x.shape)
     beta = torch.as_tensor(beta)
     return (1 - beta).sqrt() * x + beta.sqrt() * eps
 
@@ -93,6 +95,7 @@ def q_sample(
     schedule: Schedule = STABLE_DIFFUSION,
 ) -> Tensor:  # b c h w, latents at step t
     """Jump straight to step t: x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps (DDPM eq. 4)."""
+    check_shape(eps, "eps", *x0.shape)
     signal, noise = schedule.factors(t, x0)
     return signal * x0 + noise * eps
 
@@ -104,6 +107,7 @@ def predict_x0(
     schedule: Schedule = STABLE_DIFFUSION,
 ) -> Tensor:  # b c h w, estimate of the clean latents
     """Solve q_sample for x0: (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t) (DDPM eq. 15)."""
+    check_shape(eps, "eps", *x_t.shape)
     signal, noise = schedule.factors(t, x_t)
     return (x_t - noise * eps) / signal
 
@@ -113,6 +117,7 @@ def snr(
     schedule: Schedule = STABLE_DIFFUSION,
 ) -> Tensor:  # b, above 0
     """Signal-to-noise ratio alpha_bar_t / (1 - alpha_bar_t) (arXiv 2107.00630, section 3.1)."""
+    check_steps(t, len(t), len(schedule))
     a = schedule.alpha_bar.to(t.device)[t]
     return a / (1 - a)
 

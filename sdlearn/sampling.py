@@ -2,13 +2,14 @@
 
 import copy
 import inspect
-import math
 import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
 from torch import Tensor
+
+from sdlearn.shapes import check_prompts, check_settings, check_shape
 
 
 def encode_prompts(
@@ -45,7 +46,8 @@ def initial_latents(
     width: int,  # of the latents
 ) -> Tensor:  # b c h w, pure noise
     """Noise in the shape of the latents, as strong as the scheduler's first noise level."""
-    noise = torch.randn(b, unet.config.in_channels, height, width, generator=generator)
+    shape, kind = (b, unet.config.in_channels, height, width), {"dtype": torch.float32, "device": "cpu"}
+    noise = torch.randn(shape, generator=generator, **kind)
     return noise.to(unet.device, unet.dtype) * scheduler.init_noise_sigma
 
 
@@ -55,6 +57,7 @@ def guide(
     guidance_scale: float,  # 0: the prompt is ignored; 1: as trained; above 1: exaggerated
 ) -> Tensor:  # b c h w
     """Classifier-free guidance: eps_empty + s (eps_text - eps_empty) (arXiv 2207.12598, eq. 6, with s = w + 1)."""
+    check_shape(eps_text, "eps_text", *eps_empty.shape)
     return eps_empty + guidance_scale * (eps_text - eps_empty)
 
 
@@ -69,6 +72,7 @@ def denoise(
     watch: Callable[[Tensor, Tensor], None] = lambda t, latents: None,  # called after each step
 ) -> Tensor:  # b c h w, clean latents
     """From noise to clean latents, one scheduler step at a time (for DDIM: arXiv 2010.02502, eq. 12)."""
+    check_shape(empty, "empty", *text.shape)
     context = torch.cat([empty, text])  # 2b l d: unconditional first
     for t in progress(scheduler.timesteps):
         both = scheduler.scale_model_input(torch.cat([latents, latents]), t)  # 2b c h w: one pass for both
@@ -101,18 +105,6 @@ def native_size(
     return factor * model.unet.config.sample_size, factor
 
 
-def check_settings(steps: int, guidance_scale: float, seed: int, height: int, width: int, factor: int) -> None:
-    """Raise ValueError for a setting with which there is no picture."""
-    if height % factor or width % factor or min(height, width) < factor:
-        raise ValueError(f"height and width must be divisible by {factor}; got {height} x {width}")
-    if steps < 1:
-        raise ValueError(f"steps must be 1 or more; got {steps}")
-    if not math.isfinite(guidance_scale):
-        raise ValueError(f"guidance must be a number; got {guidance_scale}")
-    if not 0 <= seed < 2**32:  # torch's generator takes no more
-        raise ValueError(f"seed must be from 0 to {2**32 - 1}; got {seed}")
-
-
 @torch.no_grad()
 def text_to_image(
     model,  # tokenizer, text encoder, VAE, U-Net, scheduler: `parts.load()`
@@ -135,6 +127,7 @@ def text_to_image(
     prompts = [prompts] if isinstance(prompts, str) else prompts
     side, factor = native_size(model)
     height, width = (side if x is None else x for x in (height, width))
+    check_prompts(prompts, negative)
     check_settings(steps, guidance_scale, seed, height, width, factor)
     generator = torch.Generator().manual_seed(seed)
     text = encode_prompts(tokenizer, text_encoder, prompts)

@@ -8,14 +8,16 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from sdlearn.shapes import check_shape
+
 
 def new_unet(
     size: int = 8,  # height and width of the latents
     latent_channels: int = 4,
     text_width: int = 128,  # numbers per token
+    widths: tuple[int, ...] = (128, 144),  # channels at full size and at half of it
 ) -> UNet2DConditionModel:  # 7.7 M parameters, with random weights
     """A small `UNet2DConditionModel` with attention in every block."""
-    widths = (128, 144)  # channels at full size and at half of it
     return UNet2DConditionModel(
         sample_size=size,
         in_channels=latent_channels,
@@ -48,8 +50,8 @@ def attention(
     heads: int = 1,  # d is split evenly among them
 ) -> tuple[Tensor, Tensor]:  # b l d, what each position gathered; b heads l m, the weights
     """softmax(q k^T / sqrt(d)) v, in each head separately (arXiv 1706.03762, eq. 1)."""
-    if q.shape[::2] != k.shape[::2] or k.shape != v.shape:
-        raise ValueError(f"q must be (b, l, d), k and v (b, m, d); got {[tuple(x.shape) for x in (q, k, v)]}")
+    check_shape(k, "k", len(q), "m", q.shape[-1])
+    check_shape(v, "v", *k.shape)
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # b heads l d/heads
     weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
     return (weights @ v).transpose(1, 2).flatten(2), weights
@@ -61,6 +63,8 @@ def drop_captions(
     drop: Tensor,  # b, True where the caption is dropped
 ) -> Tensor:  # b l d
     """Replace some captions with the empty prompt, so that it comes to mean "any picture" (arXiv 2207.12598)."""
+    check_shape(empty, "empty", 1, *text.shape[1:])
+    check_shape(drop, "drop", len(text))
     return torch.where(drop[:, None, None], empty, text)
 
 
@@ -72,6 +76,7 @@ def diffusion_loss(
     text: Tensor,  # b l d, encoded captions
 ) -> Tensor:  # scalar
     """Mean squared error of the prediction: |eps - eps_theta(x_t, t, text)|^2 (DDPM eq. 14)."""
+    check_shape(eps, "eps", *x_t.shape)
     return F.mse_loss(unet(x_t, t, encoder_hidden_states=text).sample, eps)
 
 

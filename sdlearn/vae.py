@@ -8,13 +8,15 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from sdlearn.shapes import check_pictures, check_shape
+
 
 def new_vae(
     size: int = 64,  # pixels a side, divisible by 8
     latent_channels: int = 4,
+    widths: tuple[int, ...] = (16, 32, 80, 112),  # channels at full size, at a half, a quarter and an eighth of it
 ) -> AutoencoderKL:  # 2.4 M parameters, with random weights
     """A small `AutoencoderKL`: 3 x 64 x 64 to 4 x 8 x 8, the same factor of 48 as Stable Diffusion."""
-    widths = (16, 32, 80, 112)  # channels at full size, at a half, a quarter and an eighth of it
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * len(widths),
         up_block_types=("UpDecoderBlock2D",) * len(widths),
@@ -32,8 +34,8 @@ def reparameterise(
     eps: Tensor,  # b c h w, drawn by the caller from N(0, 1)
 ) -> Tensor:  # b c h w, a sample through which gradients flow
     """z = mu + sigma eps (arXiv 1312.6114, section 2.4)."""
-    if not mu.shape == sigma.shape == eps.shape:
-        raise ValueError(f"mu, sigma and eps must have one shape; got {[tuple(x.shape) for x in (mu, sigma, eps)]}")
+    check_shape(sigma, "sigma", *mu.shape)
+    check_shape(eps, "eps", *mu.shape)
     return mu + sigma * eps
 
 
@@ -42,6 +44,7 @@ def kl_divergence(
     sigma: Tensor,  # b c h w, standard deviations, above 0
 ) -> Tensor:  # b, in nats, summed over a latent
     """KL(N(mu, sigma^2) || N(0, 1)) = 1/2 sum(mu^2 + sigma^2 - 1 - log sigma^2) (arXiv 1312.6114, appendix B)."""
+    check_shape(sigma, "sigma", *mu.shape)
     return 0.5 * (mu**2 + sigma**2 - 1 - (sigma**2).log()).flatten(1).sum(1)
 
 
@@ -69,6 +72,7 @@ def encode(
     batch: int = 64,  # pictures at a time, to save memory
 ) -> Tensor:  # b c h/8 w/8, scaled latents: standard deviation about 1
     """Pictures to latents: the encoder's mean, times the scale factor."""
+    check_pictures(pictures, 2 ** (len(vae.config.block_out_channels) - 1))
     means = [vae.encode(x).latent_dist.mean for x in pictures.to(vae.device).split(batch)]
     return torch.cat(means) * vae.config.scaling_factor
 
@@ -80,6 +84,7 @@ def decode(
     batch: int = 64,  # latents at a time, to save memory
 ) -> Tensor:  # b c 8h 8w, about -1 .. 1
     """Latents to pictures: undo the scale factor, then decode."""
+    check_shape(latents, "latents", "b", vae.config.latent_channels, "h", "w")
     return torch.cat([vae.decode(z / vae.config.scaling_factor).sample for z in latents.to(vae.device).split(batch)])
 
 
@@ -98,5 +103,6 @@ def psnr(
 
     torchmetrics has it too, but takes seconds to import, and gives infinity for equal pictures.
     """
+    check_shape(y, "y", *x.shape)
     mse = (x - y).square().flatten(1).mean(1).clamp(min=1e-10)
     return float((10 * torch.log10(4 / mse)).mean())  # the range is 2, from -1 to 1

@@ -85,7 +85,7 @@ def test_attention_does_not_mind_the_order_of_the_words():
 
 @pytest.mark.parametrize("k, v", [((1, 5, 8), (1, 6, 8)), ((1, 5, 4), (1, 5, 4))])
 def test_attention_refuses_what_does_not_fit(k, v):
-    with pytest.raises(ValueError, match=r"q must be \(b, l, d\).*1, 3, 8"):
+    with pytest.raises(ValueError, match=r"(k|v) must have shape \(1, (m|5), 8\); got"):
         attention(torch.zeros(1, 3, 8), torch.zeros(k), torch.zeros(v))
 
 

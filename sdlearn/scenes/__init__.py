@@ -3,7 +3,8 @@
 A scene is a style, a subject, an action, a mount with a colour of its own, and a place:
 "a photograph of an astronaut riding a red horse on the moon". Position, size, tilt and shade
 vary at random, so no two pictures are the same; all face to the right, as in a picture book.
-`sample` makes them by the thousand; the pairs in `HELD_OUT` never meet in a training picture.
+`sample` makes them by the thousand. Eight pairs of subject and mount never meet in a training picture: the four
+of `VALIDATION`, by which settings are chosen, and the four of `TEST`, for one last measurement of the chosen model.
 
 The drawing is in the files beside this one: a pen, places, mounts, subjects, actions, styles.
 """
@@ -19,6 +20,7 @@ from sdlearn.scenes.actions import ACTIONS
 from sdlearn.scenes.pen import Pen, pick
 from sdlearn.scenes.places import PLACES
 from sdlearn.scenes.styles import STYLES, brush_strokes
+from sdlearn.shapes import check_pictures
 
 WORDS = {  # attribute -> its values, word for word as captions say them, in the order of a caption
     "style": ("photograph", "painting", "postcard"),
@@ -33,13 +35,19 @@ WORDINGS = {  # the ways in which captions may word an action
     "standing next to": ("standing next to", "beside"),
     "carrying": ("carrying", "holding up"),
 }
-HELD_OUT = (  # (subject, mount): never together in a training picture; `held_out=True` draws them riding
+VALIDATION = (  # (subject, mount): never together in a training picture
     ("astronaut", "horse"),
     ("knight", "bicycle"),
     ("penguin", "dragon"),
     ("cat", "motorbike"),
 )
-UNSAID = {"style": 0.25, "colour": 0.1, "place": 0.25}  # how often a caption leaves them out
+TEST = (  # never together either; drawn by lot before any training, and not looked at until the weights were final
+    ("astronaut", "motorbike"),
+    ("robot", "turtle"),
+    ("bear", "dragon"),
+    ("penguin", "horse"),
+)
+UNSAID = {"style": 0.25, "colour": 0.03, "place": 0.25}  # how often a caption leaves them out
 USUAL = {  # the colour that goes without saying: people write "a blue horse", but seldom "a red horse"
     "horse": "red",
     "bicycle": "yellow",
@@ -48,6 +56,7 @@ USUAL = {  # the colour that goes without saying: people write "a blue horse", b
     "turtle": "green",
     "motorbike": "red",
 }
+Pairs = tuple[tuple[str, str], ...]  # (subject, mount)
 SIZE = 64  # pixels per side of a picture
 FINE = 4  # drawn this many times larger, then shrunk: soft edges
 
@@ -55,7 +64,7 @@ FINE = 4  # drawn this many times larger, then shrunk: soft edges
 def sample(
     n: int,  # how many pictures
     seed: int,  # the same seed gives the same pictures on every machine
-    held_out: bool = False,  # True: only held-out pairs, all riding; False: none of them
+    held_out: Pairs = (),  # VALIDATION or TEST: only these pairs, all riding; else neither of them ever meets
     size: int = SIZE,  # pixels per side; the scenes and captions do not depend on it
 ) -> tuple[np.ndarray, list[str], list[dict[str, str]]]:  # pictures n h w c uint8, captions, attributes
     """Draw `n` random scenes. The attributes say what is in the picture, even where the caption does not.
@@ -74,15 +83,15 @@ def sample(
 
 def random_scene(
     rng: random.Random,  # where the choices come from
-    held_out: bool = False,  # as in `sample`
+    held_out: Pairs = (),  # as in `sample`
 ) -> dict[str, str]:  # attribute -> value
     """Choose one value for every attribute."""
     while True:
         scene = {name: pick(rng, values) for name, values in WORDS.items()}
         if held_out:
             scene["action"] = "riding"
-            scene["subject"], scene["mount"] = pick(rng, HELD_OUT)
-        if held_out or (scene["subject"], scene["mount"]) not in HELD_OUT:
+            scene["subject"], scene["mount"] = pick(rng, held_out)
+        if held_out or (scene["subject"], scene["mount"]) not in VALIDATION + TEST:
             return scene
 
 
@@ -137,4 +146,5 @@ def to_pictures(
     images: Tensor,  # b c h w, -1 .. 1; values outside are clamped
 ) -> np.ndarray:  # b h w c uint8
     """Back from a tensor to pictures that can be shown and saved."""
+    check_pictures(images, 1)
     return ((images / 2 + 0.5).clamp(0, 1) * 255).round().permute(0, 2, 3, 1).to("cpu", torch.uint8).numpy()
