@@ -9,6 +9,7 @@ unet       lesson 4  noise predictor, its loss, a look at its attention
 sampling   lesson 5  guidance and the loop, from a prompt to a picture
 measuring  lesson 5  a judge: does the picture show what the prompt said
 
+shapes     what a function wants to be given, checked
 parts      load a model: the one thing that every lesson calls
 recipes    what each part is trained on, and with which settings
 

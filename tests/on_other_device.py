@@ -20,7 +20,7 @@ from sdlearn.clip import embed_pictures, new_clip, new_tokenizer, retrieval, tok
 from sdlearn.noising import predict_x0, q_sample, snr
 from sdlearn.notebook import playground, show
 from sdlearn.sampling import text_to_image
-from sdlearn.tools import draw, train
+from sdlearn.tools import draw, sources, train
 from sdlearn.tools.runs import fit
 from sdlearn.unet import AttentionMaps, new_unet, time_embedding
 from sdlearn.vae import decode, encode, new_vae
@@ -49,7 +49,7 @@ def best(monkeypatch):
     """It is the best device that this computer has."""
     monkeypatch.setattr(parts, "best_device", lambda: torch.device(NAME))
     monkeypatch.setattr(PartialState, "default_device", torch.device(NAME))
-    monkeypatch.setattr(train, "SCENES", 256)
+    monkeypatch.setattr(sources, "TRAINING", 256)
     save = torch.save  # a true device's tensors can be saved as they are
     monkeypatch.setattr(torch, "save", lambda state, file: save(tree_map(here, state), file))
     AcceleratorState._reset_state(reset_partial_state=True)

@@ -10,6 +10,7 @@ from fastcore.script import CliError
 from PIL import Image
 
 from sdlearn import parts, scenes
+from sdlearn.clip import new_tokenizer
 from sdlearn.tools import draw
 
 
@@ -53,6 +54,13 @@ def test_a_word_never_seen_is_named_with_those_that_are(tokenizer, word):
     (advice,) = draw.advise(tokenizer, f"a cat riding a {word}")
     assert advice.startswith(f"this model has never seen: {word.lower()}. It knows: photograph, painting, postcard;")
     assert "sitting on" in advice
+
+
+def test_a_model_of_other_words_says_which():
+    tokenizer = new_tokenizer(["a horse, drawn by noto", "a house by twemoji", "一匹马 by noto"] * 3)
+    (advice,) = draw.advise(tokenizer, "a unicorn by noto")
+    assert advice == "this model has never seen: unicorn. It knows: by, noto, drawn, horse, house, twemoji, 一匹马"
+    assert draw.advise(tokenizer, "a horse by 一匹马") == []
 
 
 def test_a_large_vocabulary_is_not_second_guessed():

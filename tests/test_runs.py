@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from sdlearn.parts import load_clip
-from sdlearn.tools import train
+from sdlearn.tools import sources, train
 from sdlearn.tools.runs import best_precision, fit, plain_attention
 from sdlearn.unet import diffusion_loss, new_unet
 
@@ -142,7 +142,7 @@ def test_two_processes_train_like_one(tmp_path, begun):
 
 def command_run(checkpoint: Path):
     """The command, on few scenes."""
-    train.SCENES = 512
+    sources.TRAINING = 512
     train.main("clip", out=checkpoint.with_suffix(""), steps=2)
 
 

@@ -10,7 +10,7 @@ from fastcore.script import CliError
 from torch.nn.functional import normalize
 
 from sdlearn import measuring, parts, scenes
-from sdlearn.tools import train
+from sdlearn.tools import sources
 
 
 def cloud(n, mean=0.0, seed=0):
@@ -68,18 +68,16 @@ def test_the_prompts_name_every_attribute(prompt):
 
 @pytest.mark.slow
 def test_the_command_prints_and_writes_every_figure(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(train, "SCENES", 64)
-    train.training_scenes.cache_clear()
+    monkeypatch.setattr(sources, "TRAINING", 64)
     monkeypatch.setattr(survey, "PROMPTS", survey.PROMPTS[:1])
     monkeypatch.setattr(survey, "ALIKE", 4)
     monkeypatch.setattr(survey, "GUIDANCE", (0.0, 4.0))
     monkeypatch.setattr(survey, "STEPS", (2,))
     survey.main(n=2, json=tmp_path / "figures.json")
-    train.training_scenes.cache_clear()
     figures, out = json.loads((tmp_path / "figures.json").read_text()), capsys.readouterr().out
     assert set(figures["kernel distance to real"]) == {"real", "through the VAE", "painted"}
     settings = {"guidance 0", "guidance 4", "2 steps", "15 of DPM-Solver++"}
-    rows = {f"{setting}, {kind}" for setting in settings for kind in ("seen", "held-out")}
+    rows = {f"{setting}, {kind}" for setting in settings for kind in ("seen", "validation")}
     assert rows <= set(figures) and all({*scenes.WORDS, "all", "low", "high"} >= set(figures[row]) for row in rows)
     assert all(name in out for name in figures)
 

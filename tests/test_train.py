@@ -1,6 +1,8 @@
 """`sdlearn-train`: a pipeline from one command, and what cannot be trained said in one line. And the recipes."""
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,12 +15,13 @@ import pytest
 import torch
 from accelerate import PartialState
 from fastcore.script import CliError
+from PIL import Image
 from torch.testing import assert_close
 
 from sdlearn import measuring, parts, recipes, sampling, scenes
 from sdlearn.clip import new_clip, new_tokenizer, tokenize
 from sdlearn.noising import Schedule, linear_betas
-from sdlearn.tools import train
+from sdlearn.tools import measure, sources, train
 from sdlearn.tools.saving import text_encoder_of
 from sdlearn.unet import new_unet
 from sdlearn.vae import encode, new_vae
@@ -78,7 +81,7 @@ def test_the_command_takes_the_size_of_a_batch(tmp_path, small_world, monkeypatc
 
 @pytest.fixture
 def small_world(monkeypatch):
-    monkeypatch.setattr(train, "SCENES", 512)
+    monkeypatch.setattr(sources, "TRAINING", 512)
 
 
 @pytest.mark.slow
@@ -166,3 +169,26 @@ def hold(out):
     with train.held(Path(out), PartialState(cpu=True)):
         print("holding", flush=True)
         time.sleep(600)
+
+
+@pytest.mark.slow
+def test_a_folder_of_ones_own_makes_a_pipeline_too(tmp_path, monkeypatch, capsys):
+    """Pictures of 96 pixels with captions of their own: trained, drawn with, and measured by their own CLIP."""
+    monkeypatch.setattr(sources, "TRAINING", 64)
+    folder, out = tmp_path / "data", tmp_path / "mine"
+    folder.mkdir()
+    pictures, _, _ = scenes.sample(40, seed=0)
+    for i, picture in enumerate(pictures):
+        Image.fromarray(picture).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(f"thing {i % 10} " + "and so on " * (10 if i % 2 else 0))
+    train.main("all", out=out, steps=2, batch=4, data=folder, size=96, held_out="0.3")
+    assert re.search(r"note: \d+ of \d+ captions are over 22 tokens: the rest is cut off", capsys.readouterr().err)
+    model = parts.load(out, "cpu")
+    assert sampling.text_to_image(model, "thing 3", steps=2).shape == (1, 3, 96, 96)
+    assert Image.open(out / "progress.png").size == (1300, 440)
+    measure.main(model=str(out), n=8, steps=1, json=tmp_path / "figures.json")
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert set(figures) == {"real, seen", "painted, seen", "real, held out", "painted, held out"}
+    assert figures["real, held out"]["captions"] == 3 and figures["real, seen"]["psnr"] > 5
+    train.main("all", out=out, steps=2, batch=4, resume=True)  # it goes on with the folder that it began with
+    assert "unet is trained already" in capsys.readouterr().out

@@ -1,10 +1,12 @@
 """`sdlearn-draw`: a prompt in, a picture out."""
 
+import json
 import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from string import ascii_lowercase
 from textwrap import shorten
 from typing import Any
 
@@ -18,6 +20,7 @@ from sdlearn import parts
 from sdlearn.clip import END
 from sdlearn.sampling import decode_latents, text_to_image
 from sdlearn.scenes import WORDINGS, WORDS, to_pictures
+from sdlearn.shapes import check_prompts
 from sdlearn.tools import hub
 from sdlearn.tools.guard import one_line
 from sdlearn.tools.saving import check_file, whole_file
@@ -32,17 +35,29 @@ def advise(tokenizer, prompt: str) -> list[str]:
     """What is odd about a prompt, and what would be better, a line each."""
     advice, vocabulary, length = [], tokenizer.get_vocab(), tokenizer.model_max_length - 2
     words = re.findall(r"[^\W\d_]+", prompt.lower()) if len(vocabulary) < SMALL else ()
-    unknown = [word for word in dict.fromkeys(words) if word + END not in vocabulary or len(word) == 1 and word != "a"]
+    pieces = {word: len(tokenizer.tokenize(word)) for word in words}
+    unknown = [word for word in pieces if pieces[word] > 1 or word in ascii_lowercase[1:]]
     if unknown:
-        wordings = (WORDS | {"action": sum(WORDINGS.values(), ())}).values()
-        known = "; ".join(", ".join(words) for words in wordings)
-        advice.append(
-            f"this model has never seen: {shorten(', '.join(unknown), 90, placeholder=' ...')}. It knows: {known}"
-        )
+        never = shorten(", ".join(unknown), 90, placeholder=" ...")
+        advice.append(f"this model has never seen: {never}. It knows: {known_words(tokenizer)}")
     tokens = tokenizer(prompt, verbose=False).input_ids[1:-1]  # else it warns about what is handled here
     if end := tokenizer.decode(tokens[length:]):
         advice.append(f'the prompt is over {length} tokens; this was cut off: "{shorten(end, 90, placeholder=" ...")}"')
     return advice
+
+
+def known_words(
+    tokenizer,  # of a model that the course's commands have trained
+) -> str:
+    """The words of the scenes, sorted by what they say; of a model with other words, the most frequent ones."""
+    wordings = [*(WORDS | {"action": sum(WORDINGS.values(), ())}).values()]
+    if {word + END for words in wordings for word in " ".join(words).split()} <= {*tokenizer.get_vocab()}:
+        return "; ".join(", ".join(words) for words in wordings)
+    merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]  # the most frequent come first
+    endings = {right for _, right in merges}  # such as "ing" of "riding"
+    whole = [left + right for left, right in merges if right.endswith(END) and left + right not in endings]
+    words = [tokenizer.convert_tokens_to_string([token]).removesuffix(END) for token in whole]
+    return shorten(", ".join(words), 300, placeholder=" ...")
 
 
 def draw(
@@ -60,6 +75,7 @@ def draw(
 
     Raises ValueError, OSError or MemoryError for settings that cannot work; the message says what is allowed.
     """
+    check_prompts([prompt], negative)
     if n < 1:
         raise ValueError(f"n must be 1 or more; got {n}")
     found = model if isinstance(model, parts.Parts) else hub.load(model)
@@ -117,7 +133,7 @@ def format_of(file: Path, formats: dict[str, str]) -> str:
 def save_film(frames: list[Image.Image], out: Path, kind: str) -> None:
     """An animation of ten frames a second that rests on the last one; small pictures are enlarged without blur."""
     zoom = max(1, 256 // frames[0].height)
-    small = [frame.quantize(256, kmeans=1, dither=Image.Dither.NONE) for frame in frames]
+    small = [frame.quantize(256, kmeans=1, dither=Image.Dither.NONE) for frame in tqdm(frames, "film")]
     first, *others = [frame.resize((zoom * frame.width, zoom * frame.height)) for frame in small]
     durations = [100] * len(others) + [2000]  # milliseconds
     with whole_file(out) as new:

@@ -1,25 +1,31 @@
-"""`sdlearn-measure`: how often the judge sees in a picture what its prompt said."""
+"""`sdlearn-measure`: how often a picture shows what its prompt said.
+
+For a model of the scenes a judge says so; for one trained on a folder of your own, its own CLIP.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from fastcore.script import call_parse
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from sdlearn import parts, scenes
-from sdlearn.clip import retrieval, tokenize
+from sdlearn.clip import embed_pictures, embed_text, retrieval, tokenize
 from sdlearn.measuring import faithfulness, named
 from sdlearn.sampling import native_size, text_to_image
-from sdlearn.scenes import WORDS
-from sdlearn.tools import hub
+from sdlearn.scenes import TEST, VALIDATION, WORDS, Pairs
+from sdlearn.tools import hub, sources
 from sdlearn.tools.guard import one_line
 from sdlearn.tools.saving import check_file, save_json
 from sdlearn.vae import decode, encode, psnr
 
-PAIRS = (("seen", False), ("held-out", True))  # kind of pair, `held_out` as for `scenes.sample`
+PAIRS: dict[str, Pairs] = {"seen": (), "validation": VALIDATION}  # kind of pair -> `held_out` of `scenes.sample`
+LARGEST = 128  # pixels a side that a judge can still be asked about
 
 
 def famous() -> list[str]:
@@ -37,10 +43,7 @@ def paint(
     progress: Callable[[Iterable], Iterable] = iter,  # wraps the batches
     **settings,  # of `text_to_image`: guidance_scale, steps
 ) -> Tensor:  # b c h w, -1 .. 1
-    """A picture for each caption. Raises ValueError for a model whose pictures are not the course's size."""
-    size, _ = native_size(model)
-    if size != scenes.SIZE:
-        raise ValueError(f"this model's pictures are {size} pixels wide: the judge reads only those of {scenes.SIZE}")
+    """A picture for each caption."""
     starts = progress(range(0, len(captions), batch))
     painted = [text_to_image(model, captions[i : i + batch], seed=seed + i, **settings).cpu() for i in starts]
     return torch.cat(painted)
@@ -51,18 +54,27 @@ def report(
     judges: Sequence[nn.Module],  # each reads the same pictures
     n: int,  # pictures of each kind
     seed: int,
+    pairs: dict[str, Pairs] = PAIRS,
     progress: Callable[[Iterable], Iterable] = iter,  # wraps the batches
     **settings,  # of `text_to_image`
 ) -> list[dict[str, dict[str, float]]]:  # for each judge: what was judged -> as from `faithfulness`
-    """Judge real scenes, the same after the VAE, and painted captions: seen pairs, held-out ones, the famous one."""
+    """Judge real scenes, the same after the VAE, and painted captions: each kind of pair, and the famous one.
+
+    The judges see all pictures at the size that they know. Raises ValueError for a model that paints larger ones
+    than the course trains.
+    """
+    size, _ = native_size(model)
+    if size > LARGEST:
+        raise ValueError(f"this model's pictures are {size} pixels wide: the judge knows only scenes of the course")
     found, asked = [{} for _ in judges], {"astronaut on horse": famous()}
 
     def judged(kind: str, pictures: Tensor, wanted: list[dict[str, str]], **more: float) -> None:
+        pictures = F.interpolate(pictures, scenes.SIZE, mode="area")
         for figures, judge in zip(found, judges, strict=True):
             figures[kind] = faithfulness(judge, pictures, wanted) | more
 
-    for kind, held_out in PAIRS:
-        drawn, asked[kind], attributes = scenes.sample(n, seed=10_000 + seed, held_out=held_out)  # not in training
+    for kind, held_out in pairs.items():
+        drawn, asked[kind], attributes = scenes.sample(n, 10_000 + seed, held_out, size)  # not in training
         real = scenes.to_tensor(drawn)
         through = decode(model.vae, encode(model.vae, real)).cpu()
         judged(f"real, {kind}", real, attributes)
@@ -77,15 +89,60 @@ def clip_retrieval(
     folder: Path,  # a directory made by `sdlearn-train`
     n: int,  # scenes
     seed: int,
+    pairs: dict[str, Pairs] = PAIRS,
 ) -> dict[str, dict[str, float]]:  # kind of scene -> how many captions there were, fraction that found theirs
     """How often CLIP finds a picture's own caption among all the different ones."""
     clip, tokenizer, found = parts.load_clip(folder), parts.load_tokenizer(folder), {}
-    for kind, held_out in PAIRS:
-        pictures, captions, _ = scenes.sample(n, seed=20_000 + seed, held_out=held_out)
+    size = clip.config.vision_config.image_size
+    for kind, held_out in pairs.items():
+        pictures, captions, _ = scenes.sample(n, 20_000 + seed, held_out, size)
         first = sorted({caption: i for i, caption in reversed(list(enumerate(captions)))}.values())
         tokens = tokenize(tokenizer, [captions[i] for i in first])
         found[kind] = {"captions": len(first), "right": retrieval(clip, scenes.to_tensor(pictures[first]), tokens)}
     return found
+
+
+@torch.no_grad()
+def own_report(
+    model: parts.Parts,
+    folder: Path,  # of the model, with its CLIP
+    source: sources.Folder,  # what it was trained on
+    n: int,  # captions of each kind, at most
+    seed: int,
+    progress: Callable[[Iterable], Iterable] = iter,  # wraps the batches
+    **settings,  # of `text_to_image`
+) -> dict[str, dict[str, float]]:  # kind of picture -> figures
+    """Without a judge: what the folder's own CLIP says of its pictures and of painted ones.
+
+    "score" is 100 times the cosine of picture and caption (arXiv 2104.08718), "wrong" that of the picture and
+    another one's caption, "found" the percentage of pictures that lie nearest to their own caption among all.
+    """
+    clip, found = parts.load_clip(folder), {}
+    for kind, (pictures, captions) in {"seen": source.training, "held out": source.held_out}.items():
+        different = sorted({caption: i for i, caption in reversed(list(enumerate(captions)))}.values())
+        chosen = np.random.default_rng(seed).permutation(different)[:n]
+        if len(chosen) < 2:
+            continue
+        asked, real = [captions[i] for i in chosen], scenes.to_tensor(pictures[chosen])
+        through = decode(model.vae, encode(model.vae, real)).cpu()
+        tokens = tokenize(model.tokenizer, asked)
+        text = embed_text(clip, tokens)
+        for what, shown in (("real", real), ("painted", paint(model, asked, seed, progress=progress, **settings))):
+            cosines = embed_pictures(clip, shown) @ text.T
+            right, wrong = cosines.diag().mean(), cosines.roll(1, 1).diag().mean()
+            row = {"score": 100 * float(right), "wrong": 100 * float(wrong)}
+            found[f"{what}, {kind}"] = row | {"found": 100 * retrieval(clip, shown, tokens), "captions": len(chosen)}
+        found[f"real, {kind}"]["psnr"] = psnr(through, real)
+    return found
+
+
+def own_table(found: dict[str, dict[str, float]]) -> str:
+    """That report as lines of text."""
+    names = ["score", "wrong", "found", "captions", "psnr"]
+    rows = [" " * 20 + "".join(f"{name:>10}" for name in names)]
+    for kind, figures in found.items():
+        rows.append(f"{kind:<20}" + "".join(f"{figures[name]:>10.4g}" if name in figures else "" for name in names))
+    return "\n".join(rows)
 
 
 def table(found: dict[str, dict[str, float]]) -> str:
@@ -109,19 +166,25 @@ def main(
     seed: int = 0,  # for the captions and the noise
     judge: Path = parts.MINI,  # a directory with a judge: the shipped one, or one made by `sdlearn-train judge`
     json: Path | None = None,  # also write the figures to this file
+    test: bool = False,  # also the test pairs: once, for a model of which nothing is to be chosen any more
 ):
     """Measure what percentage of the pictures show what the prompt said."""
     with one_line():
         if n < 1 or steps < 1:
             raise ValueError(f"--n and --steps must be 1 or more; got {n} and {steps}")
         check_file(json)
-        found, sees = hub.load(model, "cpu"), parts.load_judge(judge)
-        (figures,) = report(found, [sees], n, seed, tqdm, guidance_scale=guidance, steps=steps)
-        print(table(figures))
-        folder, more = hub.find(model), {}
-        if (folder / "clip").is_dir():
-            more["clip"] = clip_retrieval(folder, n, seed)
-            for kind, row in more["clip"].items():
-                print(f"CLIP finds the caption, {kind}: {100 * row['right']:.1f} % among {row['captions']}")
+        found, folder, settings = hub.load(model, "cpu"), hub.find(model), {"guidance_scale": guidance, "steps": steps}
+        source = sources.load(folder)
+        if isinstance(source, sources.Folder):
+            figures = own_report(found, folder, source, n, seed, tqdm, **settings)
+            print(own_table(figures))
+        else:
+            pairs = PAIRS | ({"test": TEST} if test else {})
+            (figures,) = report(found, [parts.load_judge(judge)], n, seed, pairs, tqdm, **settings)
+            print(table(figures))
+            if (folder / "clip").is_dir():
+                figures["clip"] = clip_retrieval(folder, n, seed, pairs)
+                for kind, row in figures["clip"].items():
+                    print(f"CLIP finds the caption, {kind}: {100 * row['right']:.1f} % among {row['captions']}")
         if json:
-            save_json(figures | more, json)
+            save_json(figures, json)

@@ -5,7 +5,7 @@ alone, so a run that was killed and resumed from its last checkpoint ends with t
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
@@ -18,6 +18,8 @@ from tqdm import tqdm
 
 from sdlearn import training
 from sdlearn.tools.saving import whole_file
+
+LOOK = 500  # steps
 
 
 class Objective(nn.Module):
@@ -54,6 +56,7 @@ def fit(
     precision: str = "no",  # "bf16" computes in half the bits: for processors that are fast at it
     checkpoint: Path | None = None,  # a file to save to every `every` steps, and to resume from if it exists
     every: int = 100,  # steps between checkpoints
+    look: Callable[[list[float]], None] = lambda losses: None,  # shows how far it is, every `LOOK` steps
     progress: Callable = progress_bar,  # wraps the steps, to show how far it is
     **options,  # of `training.fit`
 ) -> list[float]:  # the loss at each step
@@ -78,9 +81,18 @@ def fit(
             mean = accelerator.reduce(value.detach(), "mean")
         return value + (mean - value.detach())  # all processes' loss, with this one's gradient
 
+    looked = []
+
     def after(losses: list[float]) -> None:
-        if accelerator.is_main_process and (len(losses) % every == 0 or len(losses) == steps):
+        if not accelerator.is_main_process:
+            return
+        done = len(losses)
+        if done % every == 0 or done == steps:
             saved.save(losses)
+        if not looked or done % LOOK == 0 or done == steps:
+            looked.append(done)
+            with saved.averaged():
+                look(losses)
 
     options |= {"begin": saved.resume, "after": after}
     if accelerator.is_main_process:
@@ -143,6 +155,21 @@ class Checkpoint:
                 torch.save(state | {"losses": losses, "settings": self.settings}, new)
         except (RuntimeError, OSError) as error:  # most often a full disk
             raise OSError(f"cannot write {self.file} ({error}): make room, then go on with --resume") from error
+
+    @contextmanager
+    def averaged(self) -> Generator[None, None, None]:
+        """The model as it would be if training ended here: with averaged weights, if there are any."""
+        model, ema = self.states["model"], self.states.get("ema")
+        if ema:
+            ema.store(model.parameters())
+            ema.copy_to(model.parameters())
+        model.eval()
+        try:
+            yield
+        finally:
+            model.train()
+            if ema:
+                ema.restore(model.parameters())
 
     def resume(self, optimizer, ema) -> list[float]:  # the losses so far
         """Restore the model, the optimizer and the average that the run last saved."""

@@ -1,11 +1,14 @@
 """`sdlearn-train`: trains the parts of a model, one after another, into a directory; a stopped run goes on."""
 
+import inspect
 import os
 import re
 import shutil
+import sys
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,76 +18,92 @@ from diffusers import AutoencoderKL
 from fastcore.script import call_parse
 from filelock import FileLock, Timeout
 from torch import Tensor
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from sdlearn import measuring, parts, recipes, scenes
-from sdlearn.clip import new_clip, new_tokenizer, tokenize
-from sdlearn.sampling import encode_prompts
-from sdlearn.tools import runs, saving
+from sdlearn.clip import LENGTH, new_clip, new_tokenizer, tokenize
+from sdlearn.sampling import encode_prompts, text_to_image
+from sdlearn.tools import runs, saving, sources
+from sdlearn.tools.board import Board
 from sdlearn.tools.guard import one_line
 from sdlearn.unet import new_unet
-from sdlearn.vae import encode, new_vae
+from sdlearn.vae import decode, encode, new_vae
 
-SCENES = 32_000  # training pictures, about a minute to draw
+WIDTHS = {  # pixels a side -> channels of the VAE's and of the U-Net's levels; the largest is for a GPU
+    64: ((16, 32, 80, 112), (128, 144)),
+    96: ((16, 32, 80, 112), (128, 144)),
+    128: ((32, 64, 160, 224), (256, 288)),
+}
 SEEDS = 4294  # a step's own seed is seed * 1,000,003 + step, of which torch's generator takes 32 bits
 WRITES = {"clip": ("clip", "text_encoder", "tokenizer")}  # what a part writes; every other: a folder of its own name
 
 
-@cache
-def training_scenes() -> tuple[np.ndarray, list[str], list[dict[str, str]]]:  # as from `scenes.sample`
-    """The pictures that every part is trained on, drawn once."""
-    return scenes.sample(SCENES, seed=1)
-
-
-def run_clip(out: Path, **options) -> Callable:  # saves what was trained
+def run_clip(out: Path, source: sources.Source, board: Board, **options) -> Callable:  # saves what was trained
     """Train CLIP and its tokenizer."""
-    pictures, captions, _ = training_scenes()
+    pictures, captions = source.training
     tokenizer = new_tokenizer(captions)
-    clip = new_clip(tokenizer, dropout=0.3)
-    recipes.train_clip(clip, tokenize(tokenizer, captions), pictures, **options)
+    if long := sum(len(tokens) > LENGTH for tokens in tokenizer(captions, verbose=False).input_ids):
+        note(f"{long} of {len(captions)} captions are over {LENGTH - 2} tokens: the rest is cut off")
+    clip = new_clip(tokenizer, 0.3, source.size)
+    recipes.train_clip(clip, tokenize(tokenizer, captions), pictures, look=board.show, **options)
     return lambda: saving.save_clip(clip, tokenizer, out)
 
 
-def run_vae(out: Path, **options) -> Callable:
+def run_vae(out: Path, source: sources.Source, board: Board, **options) -> Callable:
     """Train the autoencoder."""
-    vae = new_vae()
-    recipes.train_vae(vae, training_scenes()[0], **options)
+    widths, _ = WIDTHS[source.size]
+    vae, shown = new_vae(source.size, widths=widths), scenes.to_tensor(sources.shown(source)[0][:4])
+
+    def look(losses: list[float]) -> None:
+        board.show(losses, torch.cat([shown, decode(vae, encode(vae, shown)).cpu()]))
+
+    recipes.train_vae(vae, source.training[0], look=look, **options)
     return lambda: saving.save_model(vae, out / "vae")
 
 
-def run_unet(out: Path, **options) -> Callable:
+def run_unet(out: Path, source: sources.Source, board: Board, **options) -> Callable:
     """Train the noise predictor on latents and captions that the other parts have encoded."""
     for part in ("text_encoder", "vae"):
         if not (out / part).is_dir():
             raise FileNotFoundError(f"{out / part} is missing: train clip and vae first, with the same --out")
-    latents, text, empty = encoded_scenes(out)
-    _, channels, size, _ = latents.shape
-    unet = new_unet(size, channels, text.shape[-1])
-    recipes.train_unet(unet, latents, text, empty, **options)
+    tokenizer, device = parts.load_tokenizer(out), parts.best_device()
+    text_encoder = parts.load_part(CLIPTextModel, out, "text_encoder").to(device)
+    vae = parts.load_part(AutoencoderKL, out, "vae").to(device)
+    latents, text, empty = encoded(vae, tokenizer, text_encoder, *source.training)
+    _, widths = WIDTHS[source.size]
+    unet = new_unet(latents.shape[-1], latents.shape[1], text.shape[-1], widths)
+    quick = parts.make_scheduler("dpm++", parts.stable_diffusion_scheduler().config)
+    model, asked = parts.Parts(tokenizer, text_encoder, vae, unet, quick), sources.shown(source)[1]
+
+    def look(losses: list[float]) -> None:
+        board.show(losses, text_to_image(model, asked, steps=15).cpu(), asked)
+
+    recipes.train_unet(unet, latents, text, empty, look=look, **options)
     return lambda: (saving.save_index(out), saving.save_model(unet, out / "unet"))
 
 
 @torch.no_grad()
-def encoded_scenes(
-    out: Path,  # with a trained text encoder and VAE
+def encoded(
+    vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    text_encoder: CLIPTextModel,
+    pictures: np.ndarray,  # n h w c uint8
+    captions: list[str],  # n
 ) -> tuple[Tensor, Tensor, Tensor]:  # n c h w latents, n l d captions, 1 l d the empty prompt; on the CPU
     """Encode all training pictures and their captions once, since they do not change while the U-Net is trained."""
-    tokenizer, device = parts.load_tokenizer(out), parts.best_device()
-    text_encoder = parts.load_part(CLIPTextModel, out, "text_encoder").to(device)
-    vae = parts.load_part(AutoencoderKL, out, "vae").to(device)
-    pictures, captions, _ = training_scenes()
-    chunks = [captions[i : i + 256] for i in range(0, len(captions), 256)]
-    text = torch.cat([encode_prompts(tokenizer, text_encoder, chunk).cpu() for chunk in chunks])
-    latents = torch.cat([encode(vae, scenes.to_tensor(x)).cpu() for x in np.split(pictures, len(pictures) // 256)])
+    chunks = [slice(i, i + 256) for i in range(0, len(captions), 256)]
+    text = torch.cat([encode_prompts(tokenizer, text_encoder, captions[chunk]).cpu() for chunk in chunks])
+    latents = torch.cat([encode(vae, scenes.to_tensor(pictures[chunk])).cpu() for chunk in chunks])
     return latents, text, encode_prompts(tokenizer, text_encoder, [""]).cpu()
 
 
-def run_judge(out: Path, **options) -> Callable:
-    """Train the judge of `sdlearn-measure`, on held-out pairs too."""
-    normal, held_out = training_scenes(), scenes.sample(SCENES // 8, seed=1, held_out=True)
-    judge = measuring.Judge()
-    pictures = np.concatenate([normal[0], held_out[0]])
-    recipes.train_judge(judge, pictures, measuring.answers(normal[2] + held_out[2]), **options)
+def run_judge(out: Path, source: sources.Source, board: Board, **options) -> Callable:
+    """Train the judge of `sdlearn-measure` on scenes, held-out pairs too."""
+    n, unseen, judge = sources.TRAINING, scenes.VALIDATION + scenes.TEST, measuring.Judge()
+    seen, _, attributes = scenes.sample(n, seed=1)
+    others, _, their_attributes = scenes.sample(n // 8, 1, unseen)
+    right = measuring.answers(attributes + their_attributes)
+    recipes.train_judge(judge, np.concatenate([seen, others]), right, look=board.show, **options)
     return lambda: saving.save_judge(judge, out / "judge")
 
 
@@ -92,7 +111,13 @@ RUNS = {"clip": run_clip, "vae": run_vae, "unet": run_unet, "judge": run_judge}
 
 
 def check_options(
-    chosen: tuple[str, ...], out: Path, steps: int | None, batch: int | None, seed: int, precision: str | None
+    chosen: tuple[str, ...],
+    out: Path,
+    steps: int | None,
+    batch: int | None,
+    seed: int,
+    precision: str | None,
+    size: int | None,
 ) -> None:
     """Raise ValueError for options with which there is nothing to train."""
     if not set(chosen) <= set(RUNS):
@@ -104,8 +129,20 @@ def check_options(
         raise ValueError(f"--seed must be from 0 to {SEEDS - 1}; got {seed}")
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is not a folder: give another --out")
+    if size not in (None, *WIDTHS):
+        raise ValueError(f"--size must be one of {', '.join(map(str, WIDTHS))}; got {size}")
     if precision not in (None, "no", "bf16"):
         raise ValueError(f'--precision must be no or bf16; got "{precision}"')
+
+
+def usual_steps(part: str) -> int:
+    """How many steps a part is trained for if nobody says otherwise."""
+    return inspect.signature(getattr(recipes, f"train_{part}")).parameters["steps"].default
+
+
+def note(message: Warning | str, *_) -> None:
+    """Print a warning as one line."""
+    print(f"note: {message}", file=sys.stderr)
 
 
 def leftovers(out: Path) -> list[Path]:
@@ -148,7 +185,9 @@ def files_of(out: Path, part: str) -> list[Path]:  # the checkpoint comes first
     return [out / "checkpoints" / f"{part}.pt", *(out / name for name in WRITES.get(part, (part,)))]
 
 
-def train_part(part: str, out: Path, processes: PartialState, options: dict) -> None:
+def train_part(
+    part: str, out: Path, source: sources.Source, board: Board, processes: PartialState, options: dict
+) -> None:
     """Train a part and save it, unless that is done already."""
     if (out / part).exists():
         processes.print(f"{part} is trained already")
@@ -156,7 +195,8 @@ def train_part(part: str, out: Path, processes: PartialState, options: dict) -> 
     processes.print(f"training {part}")
     checkpoint, *_ = files_of(out, part)
     torch.manual_seed(options["seed"])
-    save = RUNS[part](out, fit=partial(runs.fit, checkpoint=checkpoint), **options)
+    board.begin(part)
+    save = RUNS[part](out, source, board, fit=partial(runs.fit, checkpoint=checkpoint), **options)
     if processes.is_main_process:
         save()
         checkpoint.unlink()
@@ -172,11 +212,18 @@ def main(
     seed: int = 0,  # for the initial weights and all batches
     precision: str | None = None,  # no or bf16; if left out, bf16 where the processor has fast units for it
     resume: bool = False,  # go on with a run that was stopped
+    data: Path | None = None,  # a folder of captioned pictures; if left out, the scenes that the course draws
+    size: int | None = None,  # pixels a side: 64, as if left out, 96, or 128 with wider networks, for a GPU
+    pad: str | None = None,  # for data: a colour that fills pictures up to a square; else their middle is cut out
+    mirror: bool = False,  # for data: pictures may be mirrored, since nothing in them has a side
+    held_out: str | None = None,  # for data: a fraction of the captions, or a file of them; if left out, 0.1
 ):
-    """Train the parts of a small Stable Diffusion on pictures that the course draws."""
+    """Train the parts of a small Stable Diffusion on pictures that the course draws, or on your own."""
     chosen = ("clip", "vae", "unet") if what == "all" else (what,)
-    with one_line():
-        check_options(chosen, out, steps, batch, seed, precision)
+    with one_line(), warnings.catch_warnings():
+        warnings.showwarning = note
+        check_options(chosen, out, steps, batch, seed, precision, size)
+        source = sources.chosen(out, data, size, pad, mirror, held_out)
         options = {"seed": seed, "precision": precision or runs.best_precision()}
         options |= {name: number for name, number in (("steps", steps), ("batch", batch)) if number}
         processes = PartialState(cpu=runs.shared_cpu())  # one, or as many as `torchrun` or `accelerate launch` started
@@ -185,6 +232,9 @@ def main(
             if begun and not resume:
                 there = f"{out} already holds {' and '.join(begun)}"
                 raise ValueError(f"{there}: add --resume to go on, or give another --out")
+            if processes.is_main_process:
+                sources.save(source, out)
+            board = Board(out / "progress.png", {part: steps or usual_steps(part) for part in chosen})
             for part in chosen:
-                train_part(part, out, processes, options)
+                train_part(part, out, source, board, processes, options)
         processes.print(f"{' and '.join(chosen)} in {out}")

@@ -14,7 +14,7 @@ from transformers import ResNetConfig, ResNetForImageClassification
 
 from sdlearn import measuring, parts, scenes
 from sdlearn.recipes import picks
-from sdlearn.scenes import WORDS
+from sdlearn.scenes import TEST, VALIDATION, WORDS
 from sdlearn.tools import measure
 from sdlearn.tools.runs import best_precision, fit
 
@@ -50,7 +50,7 @@ def blurred(
 
 def trained(steps: int = 2500, batch: int = 64) -> OtherJudge:
     """The other judge, from its first weights on."""
-    sets = [scenes.sample(n, seed=SEED, held_out=held_out) for n, held_out in ((24_000, False), (3_000, True))]
+    sets = [scenes.sample(n, SEED, pairs) for n, pairs in ((24_000, ()), (3_000, VALIDATION + TEST))]
     pictures = np.concatenate([found[0] for found in sets])
     right = measuring.answers(sets[0][2] + sets[1][2])
     torch.manual_seed(SEED)
@@ -69,9 +69,11 @@ def trained(steps: int = 2500, batch: int = 64) -> OtherJudge:
 def main(
     model: str = "mini",  # "mini", or a directory made by sdlearn-train
     n: int = 512,  # pictures of each kind
+    test: bool = False,  # also the test pairs, as for `sdlearn-measure`
 ):
     """How often either judge sees what was asked for: in real scenes, in these through the VAE, in painted ones."""
     judges = {"the shipped judge": parts.load_judge(), "the other judge": trained()}
-    found = measure.report(parts.load(model, "cpu"), [*judges.values()], n, 0, tqdm)
+    pairs = measure.PAIRS | ({"test": TEST} if test else {})
+    found = measure.report(parts.load(model, "cpu"), [*judges.values()], n, 0, pairs, tqdm)
     for name, figures in zip(judges, found, strict=True):
         print(name, measure.table(figures), sep="\n")

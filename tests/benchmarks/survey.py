@@ -21,12 +21,11 @@ from sdlearn import parts, scenes
 from sdlearn.clip import embed_pictures
 from sdlearn.measuring import faithfulness, named
 from sdlearn.scenes import to_pictures
-from sdlearn.tools import hub
+from sdlearn.tools import hub, sources
 from sdlearn.tools.draw import labelled
 from sdlearn.tools.guard import one_line
 from sdlearn.tools.measure import PAIRS, paint, table
 from sdlearn.tools.saving import check_file, save_json, whole_file
-from sdlearn.tools.train import training_scenes
 from sdlearn.vae import decode, encode
 
 GUIDANCE = (0.0, 1.0, 2.0, 4.0, 7.5, 15.0)
@@ -177,7 +176,7 @@ def curves(
     settings |= {f"{s} steps": (model, 4.0, s) for s in STEPS}
     settings |= {"15 of DPM-Solver++": (fast, 4.0, 15)}
     found = {}
-    for kind, held_out in PAIRS:
+    for kind, held_out in PAIRS.items():
         _, captions, _ = scenes.sample(n, seed=10_000 + seed, held_out=held_out)
         for setting, (painter, guidance, steps) in progress(settings.items()):
             pictures = paint(painter, captions, seed, guidance_scale=guidance, steps=steps)
@@ -199,7 +198,7 @@ def main(
             raise ValueError(f"--n must be 2 or more; got {n}")
         check_file(json), check_file(closest)
         found, clip, judge = hub.load(model, "cpu"), parts.load_clip(), parts.load_judge()
-        training, _, _ = training_scenes()
+        training, _ = sources.Scenes().training
         if closest:
             painted = paint(found, scenes.sample(n, seed=10_000 + seed)[1], seed, progress=tqdm)
             with whole_file(closest) as new:

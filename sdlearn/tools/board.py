@@ -1,0 +1,71 @@
+"""How far a training is, in one picture that can be open while it runs: the loss, and what the model draws by now."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import fill
+
+import numpy as np
+from matplotlib.figure import Figure, SubFigure
+from torch import Tensor
+
+from sdlearn.scenes import to_pictures
+from sdlearn.tools.saving import whole_file
+
+COST = {"clip": 0.116, "vae": 0.143, "unet": 0.181, "judge": 0.05}  # seconds a step; only their ratios count
+
+
+class Board:
+    """`progress.png` of a training run, drawn anew each time that `show` is called."""
+
+    def __init__(
+        self,
+        file: Path,
+        steps: dict[str, int],  # part -> how many it takes, for each part that is to be trained
+    ):
+        self.file, self.steps = file, dict(steps)
+
+    def begin(self, part: str) -> None:
+        """From here on it is this part that is trained."""
+        self.part, self.base = part, None
+
+    def show(
+        self,
+        losses: list[float],  # of this part, so far
+        pictures: Tensor | None = None,  # b c h w, -1 .. 1: what the model makes by now
+        captions: Sequence[str] = (),  # of the pictures
+    ) -> None:
+        """Draw the loss, the pictures, and how long it will still take."""
+        figure = Figure(figsize=(13, 4.4), layout="constrained")
+        left, right = figure.subfigures(1, 2, width_ratios=(5, 8))
+        curve = left.subplots()
+        every = max(1, len(losses) // 400)
+        smooth = np.convolve(losses, np.ones(every) / every, "valid")[::every]
+        curve.plot(np.arange(len(smooth)) * every, smooth, color="tab:blue", linewidth=1)
+        curve.set(xlabel="step", ylabel="loss", yscale="log", title=self.title(len(losses)))
+        if pictures is not None:
+            self.draw(right, to_pictures(pictures), captions)
+        with whole_file(self.file) as new:
+            figure.savefig(new, format="png", dpi=100)
+
+    def draw(self, figure: SubFigure, pictures: np.ndarray, captions: Sequence[str]) -> None:
+        """Put in the pictures: eight with their captions, or four above what the VAE makes of them."""
+        places = figure.subplots(2, len(pictures) // 2).ravel()
+        for place, picture in zip(places, pictures, strict=True):
+            place.imshow(picture)
+            place.set_axis_off()
+        for place, caption in zip(places, captions, strict=False):  # where there are any
+            place.set_title(fill(caption, 28), fontsize=8)
+
+    def title(self, done: int) -> str:
+        """The part, the step, and about how many minutes all parts will still take."""
+        now, steps = time.monotonic(), self.steps[self.part]
+        name = f"{self.part}: step {done:,} of {steps:,}"
+        if self.base is None:
+            self.base = now, done
+            return name
+        began, first = self.base
+        each = (now - began) / max(1, done - first)  # seconds
+        parts = [*self.steps]
+        later = sum(self.steps[part] * COST[part] for part in parts[parts.index(self.part) + 1 :]) / COST[self.part]
+        return f"{name}, about {each * (steps - done + later) / 60:.0f} min left in all"

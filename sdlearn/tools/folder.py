@@ -1,0 +1,156 @@
+"""A folder of captioned pictures of your own, read into arrays: whatever is in it, square in the end."""
+
+import csv
+import json
+import random
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
+LARGEST = 100_000_000  # pixels of a picture; more is a mistake or an attack
+
+
+# ---------------------------------------------------------------- the three ways to write captions
+
+
+def from_jsonl(folder: Path) -> list[tuple[Path, str]]:  # picture, caption
+    """`metadata.jsonl`, as in the hub's "imagefolder": {"file_name": "a.png", "text": "a horse"} in each line."""
+    lines = text_of(folder / "metadata.jsonl").splitlines()
+    return pairs_of(folder, "metadata.jsonl", [json_or_nothing(line) for line in lines if line.strip()])
+
+
+def from_csv(folder: Path) -> list[tuple[Path, str]]:  # picture, caption
+    """`metadata.csv`, with the same two columns."""
+    return pairs_of(folder, "metadata.csv", list(csv.DictReader(text_of(folder / "metadata.csv").splitlines())))
+
+
+def from_text_files(folder: Path) -> list[tuple[Path, str]]:  # picture, caption
+    """`a.txt` beside `a.png`."""
+    found = {file.with_suffix(""): file for file in sorted(folder.rglob("*")) if file.suffix.lower() in PICTURES}
+    texts = sorted(folder.rglob("*.txt"))
+    if not any(text.with_suffix("") in found for text in texts):
+        return []  # they are something else, such as a licence
+    return [(found.get(text.with_suffix(""), text), text_of(text)) for text in texts]
+
+
+WAYS = {"metadata.jsonl": from_jsonl, "metadata.csv": from_csv, "a .txt file beside each picture": from_text_files}
+
+
+def text_of(file: Path) -> str:
+    """A text file, or nothing where there is none. Raises ValueError if it is not UTF-8."""
+    try:
+        return file.read_text(encoding="utf-8-sig") if file.is_file() else ""
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} is not UTF-8: save it as UTF-8") from None
+
+
+def json_or_nothing(line: str) -> dict:
+    """One line of `metadata.jsonl`; empty where it is none."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
+def pairs_of(folder: Path, table: str, rows: list[dict]) -> list[tuple[Path, str]]:
+    """The rows of a table as pictures and captions. Raises ValueError for the first row that is not."""
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row.get("file_name"), str) or not isinstance(row.get("text"), str):
+            raise ValueError(f"{folder / table}: entry {number} has no file_name and text")
+    return [(folder / row["file_name"], row["text"]) for row in rows]
+
+
+def captioned(
+    folder: Path,
+) -> list[tuple[Path, str]]:  # picture, caption
+    """Find the captions of a folder. Raises ValueError if it has none, or has them in two ways."""
+    if not folder.is_dir():
+        raise ValueError(f"no folder {folder}")
+    found = {way: pairs for way, read in WAYS.items() if (pairs := read(folder))}
+    if not found:
+        raise ValueError(f"{folder} has no captions: give it metadata.jsonl, metadata.csv or {list(WAYS)[-1]}")
+    if len(found) > 1:
+        raise ValueError(f"{folder} has its captions twice, in {' and in '.join(found)}: keep one of them")
+    [pairs] = found.values()
+    return [(file, " ".join(caption.split())) for file, caption in pairs]
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def opened(
+    file: Path,
+    folder: Path,  # which it must not leave, not even by a link
+) -> Image.Image:  # RGBA, upright; of an animation the first picture
+    """Open one picture. Raises ValueError with the reason where that is not possible."""
+    if folder.resolve() not in file.resolve().parents:
+        raise ValueError("outside the folder")
+    if not file.is_file() or file.suffix == ".txt":
+        near = [x.name for x in file.parent.glob("*") if x.name != file.name and x.name.lower() == file.name.lower()]
+        raise ValueError(f"not there, but {near[0]} is" if near else "not there")
+    try:
+        with Image.open(file) as image:
+            if image.width * image.height > LARGEST:
+                raise ValueError(f"{image.width} x {image.height} pixels are too many")
+            return ImageOps.exif_transpose(image).convert("RGBA")
+    except Image.DecompressionBombError:
+        raise ValueError("too many pixels") from None
+    except (OSError, SyntaxError) as error:  # as Pillow has it for what it cannot read
+        raise ValueError("not a picture, or damaged") from error
+
+
+def fitted(
+    image: Image.Image,  # RGBA
+    size: int,  # pixels a side
+    pad: str | None,  # a colour to fill the square with; None: the middle is cut out
+) -> Image.Image:  # RGB, square; behind what is transparent: `pad`, else white
+    """Make a picture square."""
+    behind = Image.new("RGBA", image.size, pad or "white")
+    flat = Image.alpha_composite(behind, image).convert("RGB")
+    return ImageOps.pad(flat, (size, size), color=pad) if pad else ImageOps.fit(flat, (size, size))
+
+
+def moved(
+    square: Image.Image,  # RGB, twice as large as wanted
+    mirror: bool,
+    rng: random.Random,
+) -> Image.Image:
+    """The same picture, shifted and scaled by up to a tenth, and perhaps mirrored."""
+    size, margin = square.width // 2, square.width // 5
+    wide = Image.fromarray(np.pad(np.array(square), ((margin, margin), (margin, margin), (0, 0)), mode="edge"))
+    half = size * rng.uniform(0.9, 1.1)
+    x, y = (margin + size * (1 + rng.uniform(-0.15, 0.15)) for _ in "xy")
+    copy = wide.resize((size, size), box=(x - half, y - half, x + half, y + half))
+    return ImageOps.mirror(copy) if mirror and rng.random() < 0.5 else copy
+
+
+def read(
+    pairs: list[tuple[Path, str]],  # picture, caption
+    folder: Path,
+    size: int,  # pixels a side
+    pad: str | None = None,  # as for `fitted`
+    mirror: bool = False,
+    times: int = 1,  # versions of each picture: as it is, then shifted and scaled
+) -> tuple[np.ndarray, list[str]]:  # n h w c uint8, captions
+    """Read pictures; those that cannot be read are left out, with one warning for all of them."""
+    rng, pictures, captions, bad = random.Random(0), [], [], []
+    for file, caption in pairs:
+        try:
+            image = opened(file, folder)
+            if not caption:
+                raise ValueError("no caption")
+        except ValueError as error:
+            bad.append(f"{file.name} ({error})")
+            continue
+        large = fitted(image, 2 * size, pad)
+        versions = [fitted(image, size, pad), *(moved(large, mirror, rng) for _ in range(times - 1))]
+        pictures += [np.array(version) for version in versions]
+        captions += [caption] * times
+    if bad:
+        some = ", ".join(bad[:3]) + (", ..." if len(bad) > 3 else "")
+        warnings.warn(f"{len(bad)} of {len(pairs)} pictures could not be read: {some}", stacklevel=2)
+    return np.stack(pictures) if pictures else np.empty((0, size, size, 3), np.uint8), captions
