@@ -73,7 +73,7 @@ def sample(
     """
     pictures, captions, attributes = np.empty((n, size, size, 3), np.uint8), [], []
     for i in range(n):
-        rng = random.Random(f"{seed}/{i}/{held_out}")
+        rng = random.Random(f"{seed}/{i}/{bool(held_out)}")
         scene = random_scene(rng, held_out)
         pictures[i] = draw(scene, rng, size)
         captions.append(caption(scene, rng))
