@@ -20,10 +20,33 @@ def test_any_error_becomes_one_line(error, monkeypatch):
     assert "\n" not in str(said.value) and type(error).__name__ in str(said.value) or str(error) in str(said.value)
 
 
-def test_those_who_ask_get_the_traceback(monkeypatch):
+@pytest.mark.parametrize("error", [ZeroDivisionError, ValueError, MemoryError])
+def test_those_who_ask_get_the_traceback(monkeypatch, error):
     monkeypatch.setenv("SDLEARN_DEBUG", "1")
-    with pytest.raises(ZeroDivisionError), one_line():
-        raise ZeroDivisionError
+    with pytest.raises(error), one_line():
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        (["a cat", "--debug"], ["a cat"]),
+        (["--debug", "", "--n", "2"], ["--n", "2", "--", ""]),
+        (["--", "--debug"], ["--", "--debug"]),  # a prompt
+    ],
+)
+def test_debug_is_an_option_of_every_command(said, heard):
+    code = "import os, sys; from sdlearn.tools import guard; print(sys.argv[1:], os.environ.get('SDLEARN_DEBUG'))"
+    quiet = {name: value for name, value in os.environ.items() if name != "SDLEARN_DEBUG"}
+    done = subprocess.run([sys.executable, "-c", code, *said], env=quiet, capture_output=True, text=True)
+    assert done.stdout == f"{heard} {None if said[0] == '--' else 1}\n", done.stderr
+
+
+def test_a_command_shows_a_traceback_to_those_who_ask(tmp_path):
+    command = [sys.executable, "-m", "sdlearn.tools.draw", "a cat", "--model", str(tmp_path), "--debug"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" in done.stderr
+    assert f"{tmp_path / 'model_index.json'} is missing: copy it again" in done.stderr
 
 
 def test_ctrl_c_ends_with_one_line():

@@ -6,9 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from damage import resave
+from diffusers import UNet2DConditionModel
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.utils import filter_repo_objects
 
 from sdlearn import parts
+from sdlearn.parts import files
 from sdlearn.tools import hub
 
 
@@ -92,7 +96,7 @@ def test_a_single_file_is_told_how_to_become_a_directory(tmp_path):
 
 
 def test_the_shipped_model_is_got_back_from_git():
-    assert "git checkout -- sdlearn/mini" in parts.remedy(parts.MINI, "vae")
+    assert "git checkout -- sdlearn/mini" in files.remedy(parts.MINI, "vae")
 
 
 @pytest.mark.parametrize("name", ["no-such-model", "/no/such/directory"])
@@ -137,20 +141,69 @@ def test_without_a_network_what_was_fetched_before_is_found(cache, copy, half):
     assert found.unet.dtype == torch.float32
 
 
-def test_what_is_fetched_is_only_what_is_needed(cache, monkeypatch, copy):
+@pytest.fixture
+def on_the_hub(cache, monkeypatch, copy):
+    """A hub that has one model, as in a directory; what is fetched from it is noted, and lies in another."""
+
+    def listing(_):
+        return [path.relative_to(copy).as_posix() for path in sorted(copy.rglob("*")) if path.is_file()]
+
+    def fetch(name, allow_patterns):
+        asked.extend(allow_patterns)
+        for file in filter_repo_objects(listing(name), allow_patterns=allow_patterns):
+            (cache / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(copy / file, cache / file)
+        return cache
+
     asked = []
     monkeypatch.setattr(hub, "hub_answers", lambda: True)
-    monkeypatch.setattr(hub, "snapshot_download", lambda name, **options: asked.append(options) or str(copy))
+    monkeypatch.setattr(hub, "list_repo_files", listing)
+    monkeypatch.setattr(hub, "snapshot_download", fetch)
+    return asked
+
+
+def test_what_is_fetched_is_only_what_is_needed(on_the_hub, copy):
+    for part, file in parts.WEIGHTS.items():
+        for variant in ("fp16", "non_ema"):
+            (copy / part / file.replace(".", f".{variant}.")).symlink_to(parts.MINI / part / file)
     hub.find("somebody/model", torch.float16)
-    assert "unet/diffusion_pytorch_model.fp16.safetensors" in asked[0]["allow_patterns"]
-    assert [file for file in asked[0]["allow_patterns"] if "*" in file] == ["tokenizer/*", "scheduler/*"]
+    assert [file for file in on_the_hub if "*" in file] == ["tokenizer/*", "scheduler/*"]
+    assert [file for file in on_the_hub if file.endswith(".safetensors")] == [
+        *("text_encoder/model.fp16.safetensors", "vae/diffusion_pytorch_model.fp16.safetensors"),
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("form", [{"variant": "fp16"}, {"max_shard_size": "4MB"}], ids=str)
+def test_a_model_that_is_there_in_one_form_only_is_fetched_in_it(on_the_hub, copy, form, dtype):
+    resave(copy, "unet", **form)
+    found = hub.find("somebody/model", dtype)
+    own, again = (parts.load_part(UNet2DConditionModel, root, "unet") for root in (parts.MINI, found))
+    torch.testing.assert_close(again.state_dict(), own.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda unet: [file.unlink() for file in unet.glob("*.safetensors")], "no weights of unet as safetensors"),
+        (lambda unet: [file.rename(file.with_suffix(".bin")) for file in unet.glob("*.s*")], "no weights of unet as"),
+        (lambda unet: (unet.parent / "model_index.json").unlink(), "no model_index.json"),
+    ],
+    ids=["no weights", "pickles", "adapter"],
+)
+def test_what_the_hub_has_not_is_not_fetched_again_and_again(on_the_hub, copy, damage, said):
+    damage(copy / "unet")
+    with pytest.raises(FileNotFoundError, match=f'"somebody/model" has {said}.*: take another, such as CompVis'):
+        hub.find("somebody/model")
+    assert on_the_hub == []  # no gigabyte was asked for
 
 
 def refused(kind):
-    def download(*_, **__):
+    def listing(*_, **__):
         raise kind("401", response=SimpleNamespace(headers={}, request=None))
 
-    return download
+    return listing
 
 
 @pytest.mark.parametrize(
@@ -162,7 +215,7 @@ def refused(kind):
 )
 def test_a_hub_that_refuses(cache, monkeypatch, kind, said):
     monkeypatch.setattr(hub, "hub_answers", lambda: True)
-    monkeypatch.setattr(hub, "snapshot_download", refused(kind))
+    monkeypatch.setattr(hub, "list_repo_files", refused(kind))
     with pytest.raises(FileNotFoundError, match=said):
         hub.load("somebody/nothing")
 

@@ -68,11 +68,11 @@ def test_each_judge_gives_its_own_figures():
     assert found[0]["real, seen"]["all"] == 1 and found[1]["real, seen"]["all"] < 1
 
 
-def test_a_model_of_another_size_is_refused_before_it_paints():
+def test_a_model_of_large_pictures_is_refused_before_it_paints():
     unet = SimpleNamespace(config=SimpleNamespace(sample_size=64))
     vae = SimpleNamespace(config=SimpleNamespace(block_out_channels=(128, 256, 512, 512)))
-    with pytest.raises(ValueError, match="pictures are 512 pixels wide: the judge reads only those of 64"):
-        measure.paint(parts.Parts(None, None, vae, unet, None), ["a cat"])
+    with pytest.raises(ValueError, match="pictures are 512 pixels wide: the judge knows only scenes of the course"):
+        measure.report(parts.Parts(None, None, vae, unet, None), [], n=4, seed=0)
 
 
 def test_the_famous_prompt_is_asked_for_in_every_style_colour_and_place():

@@ -55,7 +55,7 @@ def test_a_truncated_judge_is_named(copy):
     content = file.read_bytes()
     file.unlink()
     file.write_bytes(content[:-100])
-    with pytest.raises(ValueError, match=r"^\S*/judge is damaged"):
+    with pytest.raises(ValueError, match=r"^\S*/judge/model.safetensors is damaged"):
         load_judge(copy)
 
 

@@ -1,16 +1,19 @@
 """The shipped directory: opened by diffusers, opened by us, and one clear line when a file is not what it should be."""
 
 import json
+import shutil
 import stat
 from importlib import import_module
 
 import pytest
 import torch
+from damage import change_weights, damage, resave
 from diffusers import StableDiffusionPipeline
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from transformers import CLIPTextModel
 
 from sdlearn import parts
+from sdlearn.parts import files
 from sdlearn.sampling import text_to_image
 from sdlearn.tools import hub, saving
 
@@ -24,6 +27,52 @@ def test_diffusers_opens_the_shipped_directory_and_paints_our_picture():
     theirs = pipeline(PROMPT, num_inference_steps=4, guidance_scale=4.0, generator=generator, output_type="pt").images
     ours = text_to_image(parts.load("mini", "cpu"), PROMPT, steps=4, guidance_scale=4.0, seed=5)
     torch.testing.assert_close(ours / 2 + 0.5, theirs, atol=1e-4, rtol=0)
+
+
+FORMS = [{"variant": "fp16"}, {"variant": "bf16"}, {"variant": "non_ema"}, {"max_shard_size": "2MB"}]
+FORMS += [{"variant": "fp16", "max_shard_size": "2MB"}]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_weights_are_opened_in_whichever_form_they_are_there(copy, form, capfd):
+    for part in parts.WEIGHTS:
+        resave(copy, part, **form)
+    capfd.readouterr()
+    own, again = parts.load("mini", "cpu"), hub.load(copy, "cpu")
+    for one, other in zip(own[1:4], again[1:4], strict=True):
+        torch.testing.assert_close(other.state_dict(), one.state_dict(), rtol=0, atol=0)
+    if "max_shard_size" in form:
+        assert len([*copy.rglob("*-of-*.safetensors")]) > 3
+    assert hub.memory_needed(copy, torch.float32) == hub.memory_needed(parts.MINI, torch.float32)
+    assert capfd.readouterr().err == ""  # no bar
+
+
+def test_the_library_opens_what_we_open(copy):
+    resave(copy, "unet", max_shard_size="9MB")
+    own, theirs = parts.load(copy, "cpu"), StableDiffusionPipeline.from_pretrained(copy, safety_checker=None)
+    torch.testing.assert_close(own.unet.state_dict(), theirs.unet.state_dict(), rtol=0, atol=0)
+
+
+def test_of_several_variants_the_one_for_the_precision_is_taken():
+    stem = "diffusion_pytorch_model"
+    names = [f"{stem}{variant}.safetensors" for variant in (".bf16", ".fp16", "", ".non_ema")]
+    for dtype, taken in ((torch.float16, ".fp16"), (torch.float32, "")):
+        assert files.choose(names, "unet", dtype) == (taken[1:] or None, [f"{stem}{taken}.safetensors"])
+    assert files.choose(names[::3], "unet", torch.float32)[0] == "bf16"
+    assert files.choose(["pytorch_lora_weights.safetensors", "config.json"], "unet", torch.float32) == (None, [])
+
+
+def test_a_vocabulary_may_be_padded_but_not_cut(copy):
+    text_encoder = parts.load("mini", "cpu").text_encoder
+    for more, opens in ((3, True), (-1, False)):
+        longer = CLIPTextModel(type(text_encoder.config)(**text_encoder.config.to_dict() | {"vocab_size": 645 + more}))
+        shutil.rmtree(copy / "text_encoder")
+        longer.save_pretrained(copy / "text_encoder")
+        if opens:
+            assert text_to_image(parts.load(copy, "cpu"), PROMPT, steps=1).shape == (1, 3, 64, 64)
+            continue
+        with pytest.raises(ValueError, match=r"/tokenizer is damaged .*\(645 tokens, 24 .* has 644 and 24\)"):
+            parts.load(copy)
 
 
 def test_the_sizes_of_the_parts_agree():
@@ -45,11 +94,6 @@ def test_what_is_saved_and_loaded_again_is_the_same(tmp_path):
     assert all(stat.S_IMODE(file.stat().st_mode) == 0o644 for file in (tmp_path / "unet").iterdir())
 
 
-def damage(file, content: bytes):
-    file.unlink()  # it may be a link to the shipped one
-    file.write_bytes(content)
-
-
 @pytest.mark.parametrize("part", ["text_encoder", "vae", "unet"])
 def test_a_truncated_file_is_named(copy, part):
     file = copy / part / parts.WEIGHTS[part]
@@ -61,10 +105,8 @@ def test_a_truncated_file_is_named(copy, part):
 @pytest.mark.parametrize("part", ["text_encoder", "vae", "unet"])
 def test_weights_that_are_not_numbers_are_named(copy, part):
     file = copy / part / parts.WEIGHTS[part]
-    tensors = load_file(file)
-    next(iter(tensors.values())).view(-1)[0] = float("nan")
-    damage(file, save(tensors, {"format": "pt"}))
-    with pytest.raises(ValueError, match=rf"{part} holds weights that are not numbers \(NaN\): copy it again"):
+    change_weights(file, lambda tensors: next(iter(tensors.values())).view(-1)[0].fill_(float("nan")))
+    with pytest.raises(ValueError, match=rf"/{part}/\S+ is damaged .*weights that are not numbers \(NaN\)\): copy it"):
         parts.load(copy)
 
 
@@ -119,10 +161,7 @@ def test_every_scheduler_keeps_the_noise_schedule(name):
 
 
 def test_a_clip_that_lacks_a_tensor_is_not_taken_for_a_whole_one(copy):
-    file = copy / "clip" / "model.safetensors"
-    tensors = load_file(file)
-    del tensors["visual_projection.weight"]
-    damage(file, save(tensors))
+    change_weights(copy / "clip" / "model.safetensors", lambda tensors: tensors.pop("visual_projection.weight"))
     with pytest.raises(ValueError, match=r"^\S*/clip is damaged or another"):
         parts.load_clip(copy)
 

@@ -69,13 +69,13 @@ def of_the_course(path):
 
 GROUND = {f"sdlearn.{name}" for name in LESSONS}
 SHAPES = {"sdlearn.shapes"}
-MAY_IMPORT = {name: SHAPES for name in GROUND} | {  # what may import which others of the course; a lesson's file that is not named here: none
+MAY_IMPORT = dict.fromkeys(GROUND, SHAPES) | {  # what may import which others of the course
     "sdlearn.scenes": {"sdlearn.scenes"} | SHAPES,
     "sdlearn.measuring": {"sdlearn.scenes"} | SHAPES,
-    "sdlearn.parts": {"sdlearn.measuring"},
+    "sdlearn.parts": {"sdlearn.measuring", "sdlearn.parts"},
     "sdlearn.recipes": GROUND,
-    "sdlearn.tools": GROUND | {"sdlearn.parts", "sdlearn.recipes", "sdlearn.tools"},
-    "sdlearn.notebook": GROUND | {"sdlearn.parts", "sdlearn.tools", "sdlearn.notebook"},
+    "sdlearn.tools": GROUND | SHAPES | {"sdlearn.parts", "sdlearn.recipes", "sdlearn.tools"},
+    "sdlearn.notebook": GROUND | SHAPES | {"sdlearn.parts", "sdlearn.tools", "sdlearn.notebook"},
 }
 
 
@@ -129,7 +129,7 @@ def test_lesson_files_do_not_print(path):
 
 def public_functions():
     """Of the pictures only the public file: beside it are some sixty drawings, a few lines each."""
-    for path in [*ROOMS, HOUSE / "parts.py", HOUSE / "recipes.py"]:
+    for path in [*ROOMS, HOUSE / "parts" / "__init__.py", HOUSE / "recipes.py"]:
         text = source(path)
         for node in ast.parse(text).body if path.parent.name != "scenes" or path.stem == "__init__" else ():
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 
 from fastcore.script import CliError
 
+if "--debug" in sys.argv[1 : [*sys.argv, "--"].index("--")]:  # here, since each command would have to list it too
+    sys.argv.remove("--debug")
+    os.environ["SDLEARN_DEBUG"] = "1"
 if sys.argv[1:2] == [""]:
     # fastcore drops an empty first word, but not behind "--": draw paints anything then, and train trains nothing
     sys.argv[1:] = [*sys.argv[2:], "--", ""]
@@ -15,7 +18,7 @@ if sys.argv[1:2] == [""]:
 
 @contextmanager
 def one_line() -> Generator[None, None, None]:
-    """Turn any error into `CliError`, which is printed as one line with exit status 1; with SDLEARN_DEBUG=1, not.
+    """Turn any error into `CliError`, which is printed as one line with exit status 1; with --debug, not.
 
     What the terminal cannot print, such as a path in another encoding, is escaped.
     """
@@ -24,17 +27,15 @@ def one_line() -> Generator[None, None, None]:
             stream.reconfigure(errors="backslashreplace")
     try:
         yield
-    except CliError:
-        raise
     except KeyboardInterrupt:
         raise CliError("stopped") from None
-    except (OSError, ValueError, MemoryError) as error:  # ours: they say what to do
-        raise CliError(printable(error)) from error
-    except Exception as error:  # a library's, or a mistake of ours
-        if os.environ.get("SDLEARN_DEBUG"):
+    except Exception as error:
+        if isinstance(error, CliError) or os.environ.get("SDLEARN_DEBUG"):
             raise
-        kind, more = type(error).__name__, "SDLEARN_DEBUG=1 before the command shows where it comes from"
-        raise CliError(f"{kind}: {printable(error)} ({more})") from error
+        said = printable(error)
+        if not isinstance(error, OSError | ValueError | MemoryError):  # ours say what to do; this is a library's
+            said = f"{type(error).__name__}: {said} (--debug shows where it comes from)"
+        raise CliError(said) from error
 
 
 def printable(error: BaseException) -> str:

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import psutil
 import torch
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import constants, list_repo_files, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils import get_session, validate_repo_id
-from safetensors import safe_open
 
 from sdlearn import parts
-from sdlearn.parts import HALF, MINI, WEIGHTS, config, guarded, remedy
+from sdlearn.parts import files
+from sdlearn.parts.files import MINI, WEIGHTS
+from sdlearn.parts.schema import V1_4
 
-V1_4 = "CompVis/stable-diffusion-v1-4"
 RELATIVES = (  # on the hub: the next version, in case V1_4 cannot be had; then two distilled, smaller ones
     "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "nota-ai/bk-sdm-small",
@@ -56,14 +56,7 @@ def find(
         if not is_hub_name(str(name)):
             raise FileNotFoundError(f'no model "{name}": give "mini", a directory, or a hub name such as "{V1_4}"')
         folder = download(str(name), dtype)
-    for file in ("model_index.json", "tokenizer/tokenizer_config.json", "scheduler/scheduler_config.json"):
-        if not (folder / file).is_file():
-            raise FileNotFoundError(f"{folder / file} is missing: {remedy(folder, file)}")
-    kind = guarded(folder, "model_index.json", lambda: config(folder / "model_index.json")["_class_name"])
-    if kind != "StableDiffusionPipeline":
-        raise ValueError(f'"{name}" is a {kind}: the course draws with Stable Diffusion 1, as "{V1_4}" is')
-    for part in WEIGHTS:
-        weights_file(folder, part)
+    files.check(folder, dtype)
     return folder
 
 
@@ -76,33 +69,15 @@ def is_hub_name(name: str) -> bool:
     return False
 
 
-def weights_file(root: Path, part: str, dtype: torch.dtype = torch.float32) -> Path:
-    """The safetensors file of a part, in this precision if there is one, else in the other."""
-    files = [root / part / names[part] for names in ((HALF, WEIGHTS) if dtype == torch.float16 else (WEIGHTS, HALF))]
-    for file in files:
-        if file.is_file():
-            return file
-    if [*(root / part).glob("*.bin")]:
-        raise ValueError(f"{root / part} has its weights only as a pickle, which may run any code: get safetensors")
-    raise FileNotFoundError(f"{files[0]} is missing: {remedy(root, part)}")
-
-
 # ---------------------------------------------------------------- does it fit
 
 
 def memory_needed(root: Path, dtype: torch.dtype) -> int:  # about how many bytes
     """The weights, plus six full-size maps of the decoder's next-to-last width, where decoding needs most."""
-
-    def count(part: str) -> int:  # of a safetensors file only the header is read
-        with safe_open(weights_file(root, part, dtype), "pt") as tensors:
-            return sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-
-    def setting(part: str, name: str):
-        return guarded(root, f"{part}/config.json", lambda: config(root / part / "config.json")[name])
-
-    widths, side = setting("vae", "block_out_channels"), setting("unet", "sample_size")
-    largest = widths[1] * (side * 2 ** (len(widths) - 1)) ** 2
-    return dtype.itemsize * (sum(guarded(root, part, lambda part=part: count(part)) for part in WEIGHTS) + 6 * largest)
+    shapes = [shape for part in WEIGHTS for shape in files.weights(root, part, dtype)[-1]]
+    widths, side = (files.settings(root, "vae")["block_out_channels"], files.settings(root, "unet")["sample_size"])
+    largest = widths[min(1, len(widths) - 1)] * (side * 2 ** (len(widths) - 1)) ** 2
+    return dtype.itemsize * (sum(map(prod, shapes)) + 6 * largest)
 
 
 def free_memory(device: torch.device) -> int:  # bytes
@@ -131,23 +106,36 @@ def download(name: str, dtype: torch.dtype) -> Path:  # in the hub's cache
     Not `DiffusionPipeline.download`: for some errors of the network it does not turn to what is cached, and its
     last message does not say what to do.
     """
-    wanted = ["model_index.json", "tokenizer/*", "scheduler/*", *(f"{part}/config.json" for part in WEIGHTS)]
-    wanted += [f"{part}/{file}" for part, file in (HALF if dtype == torch.float16 else WEIGHTS).items()]
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=not hub_answers()))
+        if not hub_answers():
+            return Path(snapshot_download(name, local_files_only=True))
+        wanted, lacking = choose_files(list_repo_files(name), dtype)
+        if not lacking:
+            return Path(snapshot_download(name, allow_patterns=wanted))
+        why, cause = f"has no {lacking[0]}: take another, such as {V1_4}", None
     except GatedRepoError as error:
         why, cause = "wants its licence accepted: do that on its page, then log in with `hf auth login`", error
     except RepositoryNotFoundError as error:
         why, cause = f"is not on the hub: check the name; there is {', '.join([V1_4, *RELATIVES])}", error
-    except (OSError, ValueError) as error:
-        why, cause = (
-            (
-                "cannot be fetched: check the name and the network, or download the model once where there is one and "
-                'give its directory; "mini" needs no network'
-            ),
-            error,
-        )
+    except Exception as error:  # whatever the current network library raises
+        more = 'or download the model once where there is one and give its directory; "mini" needs no network'
+        why, cause = f"cannot be fetched: check the name and the network, {more}", error
     raise FileNotFoundError(f'"{name}" {why}') from cause
+
+
+def choose_files(
+    names: list[str],  # of all files of a model on the hub
+    dtype: torch.dtype,
+) -> tuple[list[str], list[str]]:  # what to fetch; what should be there and is not
+    """Choose the files that the five parts need: of the weights one variant, as `files.weights` will take it."""
+    needed = ["model_index.json", *(f"{part}/config.json" for part in WEIGHTS)]
+    lacking = [name for name in [*needed, "scheduler/scheduler_config.json"] if name not in names]
+    for part in WEIGHTS:
+        there = [name[len(part) + 1 :] for name in names if name.startswith(f"{part}/")]
+        _, chosen = files.choose(there, part, dtype)
+        needed += [f"{part}/{file}" for file in chosen]
+        lacking += [] if chosen else [f"weights of {part} as safetensors"]
+    return [*needed, "tokenizer/*", "scheduler/*"], lacking
 
 
 def hub_answers() -> bool:
