@@ -194,7 +194,7 @@ def test_clip_loss_finds_the_equal_captions(clip, tok, some):
 
 
 def test_loss_says_which_shapes_it_wants():
-    with pytest.raises(ValueError, match=r"\(b, d\); got \(3, 4\), \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"pictures must have shape \(3, 4\); got \(2, 4\)"):
         contrastive_loss(torch.ones(3, 4), torch.ones(2, 4), torch.tensor(0.0))
 
 

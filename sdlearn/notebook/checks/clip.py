@@ -8,32 +8,29 @@ from torch import Tensor
 
 from sdlearn import parts
 from sdlearn.clip import END, contrastive_loss, count_pairs, embed_text, merge, tokenize
-from sdlearn.notebook.checks import compare, verdict
+from sdlearn.notebook.checks import NOTHING, Hints, compare, exercise, kind
 
 
+@exercise("1.1")
 def check_similarity(
-    function: Callable[[Tensor, Tensor], Tensor],  # my_similarity(text, pictures)
-) -> None:
+    my_similarity: Callable,  # text, pictures -> n m
+) -> Hints:
     """Exercise 1.1: the cosine of every caption with every picture."""
-
-    def hints():
-        generator = torch.Generator().manual_seed(11)
-        text, pictures = torch.randn(3, 5, generator=generator), torch.randn(4, 5, generator=generator)
-        got = function(text.clone(), pictures[:3].clone())  # as many pictures as captions
-        if isinstance(got, Tensor) and got.shape == (3,):
-            yield "that compares row i with row i only: every caption with every picture makes a table, n m"
-        got = function(text.clone(), pictures.clone())
-        if isinstance(got, Tensor) and got.shape == (4, 3):
-            yield "rows are captions and columns pictures: yours is the other way round"
-        wrong = {
-            "these are dot products: bring each vector to length 1 first": text @ pictures.T,
-            "each vector is to have length 1, along the last dimension: dim=-1": unit(text, 0) @ unit(pictures, 0).T,
-            "only the captions have length 1: the pictures need it too": unit(text) @ pictures.T,
-            "only the pictures have length 1: the captions need it too": text @ unit(pictures).T,
-        }
-        yield compare(got, unit(text) @ unit(pictures).T, wrong)
-
-    verdict("1.1", hints)
+    generator = torch.Generator().manual_seed(11)
+    text, pictures = torch.randn(3, 5, generator=generator), torch.randn(4, 5, generator=generator)
+    got = my_similarity(text=text, pictures=pictures[:3])  # as many pictures as captions
+    if isinstance(got, Tensor) and got.shape == (3,):
+        yield "that compares row i with row i only: every caption with every picture makes a table, n m"
+    got = my_similarity(text=text, pictures=pictures)
+    if isinstance(got, Tensor) and got.shape == (4, 3):
+        yield "rows are captions and columns pictures: yours is the other way round"
+    wrong = {
+        "these are dot products: bring each vector to length 1 first": text @ pictures.T,
+        "each vector is to have length 1, along the last dimension: dim=-1": unit(text, 0) @ unit(pictures, 0).T,
+        "only the captions have length 1: the pictures need it too": unit(text) @ pictures.T,
+        "only the pictures have length 1: the captions need it too": text @ unit(pictures).T,
+    }
+    yield compare(got, unit(text) @ unit(pictures).T, wrong)
 
 
 def unit(
@@ -44,41 +41,38 @@ def unit(
     return torch.nn.functional.normalize(x, dim=dim)
 
 
+@exercise("1.2")
 def check_fair_loss(
-    function: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],  # my_fair_loss(text, pictures, log_scale, same)
-) -> None:
+    my_fair_loss: Callable,  # text, pictures, log_scale, same -> scalar
+) -> Hints:
     """Exercise 1.2: the contrastive loss in which equal captions are not negatives."""
-
-    def hints():
-        generator = torch.Generator().manual_seed(12)
-        text = unit(torch.randn(4, 6, generator=generator))[[0, 1, 0, 2, 3]]
-        pictures = unit(torch.randn(5, 6, generator=generator))
-        log_scale, same = torch.tensor(1.2), (text @ text.T) > 0.999
-        got = function(text.clone(), pictures.clone(), log_scale.clone(), same.clone())
-        if isinstance(got, Tensor) and not got.isfinite().all():
-            yield "not a finite number: the diagonal of `same` is True as well, and the right answers must stay"
-        logits = log_scale.exp() * text @ pictures.T
-        rows, columns = one_way(logits, same)
-        all_rows, all_columns = one_way(logits, torch.zeros_like(same))
-        wrong = {
-            "the twins still take part in softmax: use `same` before it": (all_rows + all_columns) / 2,
-            "the twins still count in the columns: leave them out in both directions": (rows + all_columns) / 2,
-            "the twins still count in the rows: leave them out in both directions": (all_rows + columns) / 2,
-            "the sign is turned round: the loss is minus the logarithm of a probability": -(rows + columns) / 2,
-            "the scale is missing: multiply by log_scale.exp()": contrastive_loss(text, pictures, 0 * log_scale, same),
-            "the mean over the batch, not the sum": len(text) * (rows + columns) / 2,
-            "only one direction: each picture must find its caption too": rows,
-            "only one direction: each caption must find its picture too": columns,
-            "the two directions are to be averaged, not added": rows + columns,
-            "log_scale is a logarithm: use its exponential": contrastive_loss(text, pictures, log_scale.log(), same),
-            "multiply by the scale, do not divide by it": contrastive_loss(text, pictures, -log_scale, same),
-            "a masked 0 still takes part in softmax: minus infinity does not": torch.stack(
-                one_way(logits, same, 0.0)
-            ).mean(),
-        }
-        yield compare(got, contrastive_loss(text, pictures, log_scale, same), wrong)
-
-    verdict("1.2", hints)
+    generator = torch.Generator().manual_seed(12)
+    text = unit(torch.randn(4, 6, generator=generator))[[0, 1, 0, 2, 3]]
+    pictures = unit(torch.randn(5, 6, generator=generator))
+    log_scale, same = torch.tensor(1.2), (text @ text.T) > 0.999
+    got = my_fair_loss(text=text, pictures=pictures, log_scale=log_scale, same=same)
+    if isinstance(got, Tensor) and not got.isfinite().all():
+        yield "not a finite number: the diagonal of `same` is True as well, and the right answers must stay"
+    logits = log_scale.exp() * text @ pictures.T
+    rows, columns = one_way(logits, same)
+    all_rows, all_columns = one_way(logits, torch.zeros_like(same))
+    wrong = {
+        "the twins still take part in softmax: use `same` before it": (all_rows + all_columns) / 2,
+        "the twins still count in the columns: leave them out in both directions": (rows + all_columns) / 2,
+        "the twins still count in the rows: leave them out in both directions": (all_rows + columns) / 2,
+        "the sign is turned round: the loss is minus the logarithm of a probability": -(rows + columns) / 2,
+        "the scale is missing: multiply by log_scale.exp()": contrastive_loss(text, pictures, 0 * log_scale, same),
+        "the mean over the batch, not the sum": len(text) * (rows + columns) / 2,
+        "only one direction: each picture must find its caption too": rows,
+        "only one direction: each caption must find its picture too": columns,
+        "the two directions are to be averaged, not added": rows + columns,
+        "log_scale is a logarithm: use its exponential": contrastive_loss(text, pictures, log_scale.log(), same),
+        "multiply by the scale, do not divide by it": contrastive_loss(text, pictures, -log_scale, same),
+        "a masked 0 still takes part in softmax: minus infinity does not": torch.stack(
+            one_way(logits, same, 0.0)
+        ).mean(),
+    }
+    yield compare(got, contrastive_loss(text, pictures, log_scale, same), wrong)
 
 
 def one_way(
@@ -92,79 +86,68 @@ def one_way(
     return torch.nn.functional.cross_entropy(logits, right), torch.nn.functional.cross_entropy(logits.T, right)
 
 
+@exercise("1.3")
 def check_class_vectors(
-    function: Callable[..., Tensor],  # my_class_vectors(clip, tokenizer, sentences)
-) -> None:
+    my_class_vectors: Callable,  # clip, tokenizer, sentences -> classes d
+) -> Hints:
     """Exercise 1.3: several sentences for each class, averaged (arXiv 2103.00020, section 3.1.4)."""
+    clip, tokenizer = parts.load_clip(), parts.load_tokenizer()
+    sentences = [["a cat beside a horse", "a cat riding a red dragon"], ["a bear", "a bear by the sea", "a robot"]]
+    tokens = [tokenize(tokenizer, some) for some in sentences]
+    single = [embed_text(clip, some) for some in tokens]
+    raw = [clip.get_text_features(some).pooler_output for some in tokens]
+    got = my_class_vectors(clip=clip, tokenizer=tokenizer, sentences=sentences)
+    if isinstance(got, Tensor) and got.shape == single[0].shape[1:]:
+        yield "one vector for each class, not one for all: average within a class, then `torch.stack`"
 
-    def hints():
-        clip, tokenizer = parts.load_clip(), parts.load_tokenizer()
-        sentences = [["a cat beside a horse", "a cat riding a red dragon"], ["a bear", "a bear by the sea", "a robot"]]
-        tokens = [tokenize(tokenizer, some) for some in sentences]
-        single = [embed_text(clip, some) for some in tokens]
-        raw = [clip.get_text_features(some).pooler_output for some in tokens]
-        got = function(clip, tokenizer, [list(some) for some in sentences])
-        if isinstance(got, Tensor) and got.shape == single[0].shape[1:]:
-            yield "one vector for each class, not one for all: average within a class, then `torch.stack`"
+    def means(classes):
+        return torch.stack([some.mean(0) for some in classes])
 
-        def means(classes):
-            return torch.stack([some.mean(0) for some in classes])
-
-        mean = means(single)
-        wrong = {
-            "the average of vectors of length 1 is shorter than 1: normalise once more": mean,
-            "bring each sentence to length 1 before you average: `embed_text` does": unit(means(raw)),
-            "that is the first sentence of each class: average over all of them": torch.stack(
-                [some[0] for some in single]
-            ),
-            "the length of a class vector is taken over the last dimension: dim=-1": unit(mean, 0),
-            "the length of a sentence's vector is taken over the last dimension: dim=-1": unit(
-                means(unit(some, 0) for some in raw)
-            ),
-            "`embed_text` gives length 1 already; lengths are taken over the last dimension, dim=-1": unit(
-                means(unit(some, 0) for some in single)
-            ),
-        }
-        yield compare(got, unit(mean), wrong)
-
-    verdict("1.3", hints)
+    mean = means(single)
+    wrong = {
+        "the average of vectors of length 1 is shorter than 1: normalise once more": mean,
+        "bring each sentence to length 1 before you average: `embed_text` does": unit(means(raw)),
+        "that is the first sentence of each class: average over all of them": torch.stack([some[0] for some in single]),
+        "the length of a class vector is taken over the last dimension: dim=-1": unit(mean, 0),
+        "the length of a sentence's vector is taken over the last dimension: dim=-1": unit(
+            means(unit(some, 0) for some in raw)
+        ),
+        "`embed_text` gives length 1 already; lengths are taken over the last dimension, dim=-1": unit(
+            means(unit(some, 0) for some in single)
+        ),
+    }
+    yield compare(got, unit(mean), wrong)
 
 
+@exercise("1.4", pieces="your function changes `pieces`: leave it as it is, fill a new dictionary and return that")
 def check_merge_step(
-    function: Callable[..., dict[str, tuple[str, ...]]],  # my_merge_step(pieces, words)
-) -> None:
+    my_merge_step: Callable,  # pieces, words -> pieces
+) -> Hints:
     """Exercise 1.4: one step of byte pair encoding (arXiv 1508.07909, algorithm 1)."""
-
-    def hints():
-        for words in (
-            {"cat": 1, "car": 1, "can": 1, "moon": 4, "room": 3},
-            {"footloose": 2, "oooh": 1, "moon": 3},
-            {"moon": 2, "hat": 2},  # all pairs meet equally often
-        ):
-            letters: dict[str, tuple[str, ...]] = {word: (*word[:-1], word[-1] + END) for word in words}
-            yield merge_hint(function, letters, Counter(words))
-        joined = {"moon": ("m", "oo", "n</w>"), "moose": ("m", "oo", "s", "e</w>"), "soon": ("s", "oo", "n</w>")}
-        yield merge_hint(function, joined, Counter({"moon": 5, "moose": 2, "soon": 1}))
-        within = {"moon": ("m", "oo", "n</w>"), "moose": ("m", "oo", "s", "e</w>"), "hmoon": ("hm", "oo", "n</w>")}
-        yield merge_hint(function, within, Counter({"moon": 3, "moose": 2, "hmoon": 1}))
-
-    verdict("1.4", hints)
+    for words in (
+        {"cat": 1, "car": 1, "can": 1, "moon": 4, "room": 3},
+        {"footloose": 2, "oooh": 1, "moon": 3},
+        {"moon": 2, "hat": 2},  # all pairs meet equally often
+    ):
+        letters: dict[str, tuple[str, ...]] = {word: (*word[:-1], word[-1] + END) for word in words}
+        yield merge_hint(my_merge_step, letters, Counter(words))
+    joined = {"moon": ("m", "oo", "n</w>"), "moose": ("m", "oo", "s", "e</w>"), "soon": ("s", "oo", "n</w>")}
+    yield merge_hint(my_merge_step, joined, Counter({"moon": 5, "moose": 2, "soon": 1}))
+    within = {"moon": ("m", "oo", "n</w>"), "moose": ("m", "oo", "s", "e</w>"), "hmoon": ("hm", "oo", "n</w>")}
+    yield merge_hint(my_merge_step, within, Counter({"moon": 3, "moose": 2, "hmoon": 1}))
 
 
 def merge_hint(
-    function: Callable[..., dict[str, tuple[str, ...]]],  # the learner's
+    my_merge_step: Callable,  # the learner's
     pieces: dict[str, tuple[str, ...]],  # word -> its pieces
     words: Counter,  # word -> how often it occurs
 ) -> str | None:  # a hint, or None where the step is right
     """Take one step, and say how it differs from the right one."""
-    given = dict(pieces)
-    got = function(given, words.copy())
-    if given != pieces:
-        return "your function changes `pieces`: leave it as it is, fill a new dictionary and return that"
+    got = my_merge_step(pieces=pieces, words=words)
     if got is None:
-        return "your function returns nothing: is there a `return` at its end?"
+        return NOTHING
     if not isinstance(got, dict):
-        return f"wanted a dictionary, word -> pieces; got {type(got).__name__}"
+        return f"wanted a dictionary, word -> pieces; got {kind(got)}"
     if set(got) != set(pieces):
         return f"all words are to be in the answer, joined or not: {', '.join(pieces)}; got {', '.join(map(str, got))}"
     if odd := [word for word in pieces if not isinstance(got[word], tuple)]:
@@ -203,7 +186,7 @@ def wrong_step(
     if sum(map(len, got.values())) < sum(map(len, right.values())):
         return "one step joins one pair only: the next pair waits for the next step"
     word = next(word for word in right if got[word] != right[word])
-    return f"{' '.join(pieces[word])} should become {' '.join(right[word])}; yours is {' '.join(got[word])}"
+    return f"{' '.join(pieces[word])} should become {' '.join(right[word])}; yours is {' '.join(map(str, got[word]))}"
 
 
 def join_once(
@@ -215,31 +198,28 @@ def join_once(
     return (*split[: places[0]], "".join(pair), *split[places[0] + 2 :]) if places else split
 
 
+@exercise("1.5")
 def check_found(
-    function: Callable[[Tensor, Tensor, int], Tensor],  # my_found(text, pictures, k)
-) -> None:
+    my_found: Callable,  # text, pictures, k -> n, True or False
+) -> Hints:
     """Exercise 1.5: whether a picture's own caption is among the k nearest to it."""
-
-    def hints():
-        generator = torch.Generator().manual_seed(15)
-        text, pictures = (unit(torch.randn(12, 5, generator=generator)) for _ in range(2))
-        table = pictures @ text.T  # row: picture, column: caption
-        for k in (3, 1, 5):
-            got = function(text.clone(), pictures.clone(), k)
-            if isinstance(got, float) or (isinstance(got, Tensor) and got.dim() == 0):
-                yield "one answer for each picture, True or False: leave the mean to those who ask"
-            if isinstance(got, Tensor) and got.shape == (12, k):
-                yield "one answer for each picture, not k: is its own caption *any* of them? `any(1)` says so"
-            wrong = {
-                "there each caption looks for its picture: here each picture looks for its caption": among(table.T, k),
-                "only the very nearest counts in yours: k may count": among(table, 1),
-                "those are the k captions that are *least* like the picture": among(-table, k),
-                "one too many: the own caption takes one of the k places itself": among(table, k + 1),
-                "that is True where the caption was *not* found: turn it round": ~among(table, k),
-            }
-            yield compare(got, among(table, k), wrong)
-
-    verdict("1.5", hints)
+    generator = torch.Generator().manual_seed(15)
+    text, pictures = (unit(torch.randn(12, 5, generator=generator)) for _ in range(2))
+    table = pictures @ text.T  # row: picture, column: caption
+    for k in (3, 1, 5):
+        got = my_found(text=text, pictures=pictures, k=k)
+        if isinstance(got, float) or (isinstance(got, Tensor) and got.dim() == 0):
+            yield "one answer for each picture, True or False: leave the mean to those who ask"
+        if isinstance(got, Tensor) and got.shape == (12, k):
+            yield "one answer for each picture, not k: is its own caption *any* of them? `any(1)` says so"
+        wrong = {
+            "there each caption looks for its picture: here each picture looks for its caption": among(table.T, k),
+            "only the very nearest counts in yours: k may count": among(table, 1),
+            "those are the k captions that are *least* like the picture": among(-table, k),
+            "one too many: the own caption takes one of the k places itself": among(table, k + 1),
+            "that is True where the caption was *not* found: turn it round": ~among(table, k),
+        }
+        yield compare(got, among(table, k), wrong)
 
 
 def among(

@@ -8,12 +8,13 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor
 
 from sdlearn import parts
-from sdlearn.notebook.checks import changed, compare, copies, verdict
+from sdlearn.notebook.checks import Hints, compare, exercise, plain
 
 
+@exercise("5.1")
 def check_two_prompts(
-    my_two_prompts: Callable[..., Tensor],  # eps_empty, eps_one, eps_other, scale_one, scale_other -> eps
-) -> None:
+    my_two_prompts: Callable,  # eps_empty, eps_one, eps_other, scale_one, scale_other -> eps
+) -> Hints:
     """Exercise 5.1: guidance towards two prompts at once."""
     empty, one, other = torch.randn(3, 2, 4, 8, 8, generator=torch.Generator().manual_seed(51))
     to_one, to_other = one - empty, other - empty
@@ -29,67 +30,61 @@ def check_two_prompts(
         "scale each difference, not each prediction": empty + 3 * one + 2 * other,
         "both directions count in full: no average": empty + (3 * to_one + 2 * to_other) / 2,
     }
-
-    def hints():
-        given = copies((empty, one, other))
-        yield compare(my_two_prompts(*given, 3.0, 2.0), want, wrong)
-        if changed(given, (empty, one, other)):
-            yield "your function changes its argument in place: write `a = a + b`, not `a += b`"
-
-    verdict("5.1", hints)
+    got = my_two_prompts(eps_empty=empty, eps_one=one, eps_other=other, scale_one=3.0, scale_other=2.0)
+    yield compare(got, want, wrong)
 
 
+@exercise("5.2", scheduler="your function changes the scheduler: leave it as it is, and return the timesteps")
 def check_start_from_picture(
-    my_start_from_picture: Callable[..., tuple[Tensor, Tensor]],  # x0, eps, scheduler, strength -> latents, timesteps
-) -> None:
+    my_start_from_picture: Callable,  # x0, eps, scheduler, strength -> latents, timesteps
+) -> Hints:
     """Exercise 5.2: noise a picture part of the way, and do only the rest of the steps."""
     x0, eps = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(52))
-
-    def hints():
-        for strength, keep in ((0.3, 6), (1.0, 20), (0.28, 6), (0.02, 1)):
-            scheduler = parts.stable_diffusion_scheduler()
-            scheduler.set_timesteps(20)
-            steps = scheduler.timesteps.clone()
-            got = my_start_from_picture(x0.clone(), eps.clone(), scheduler, strength)
-            if not isinstance(got, tuple | list) or len(got) != 2:
-                yield compare(None, x0) if got is None else "wanted two things: `return latents, timesteps`"
-            latents, timesteps = got
-            if not torch.equal(scheduler.timesteps, steps):
-                yield "your function changes the scheduler: leave it as it is, and return the timesteps"
-            wrong_steps = {
-                "the last steps are wanted: you kept the first ones, which are the noisiest": steps[:keep],
-                "strength 0.3 is 3 steps in 10 still to be done: you kept the other 7": steps[keep:],
-                "`[-0:]` is everything: keep at least one step" if keep == 1 else "you kept all of the steps": steps,
-                "round strength times the number of steps: do not cut off": steps[-5:],
-            }
-            yield hint_of("timesteps", timesteps, steps[-keep:], wrong_steps)
-            first, last, right = (scheduler.add_noise(x0, eps, t.expand(2)) for t in steps[[0, -1, -keep]])
-            wrong_latents = {
-                "the picture is still clean: add noise to it": x0,
-                "this is only noise: the picture has to be in it": eps,
-                "too much noise: take the first of the steps you kept, not of all steps": first,
-                "too little noise: take the first of the steps you kept, not the last": last,
-                "x0 and eps are swapped in add_noise": scheduler.add_noise(eps, x0, steps[-keep].expand(2)),
-                "how much noise belongs to a step, `scheduler.add_noise` knows": (1 - strength) * x0 + strength * eps,
-                "plain x0 + eps: `scheduler.add_noise` weighs the two": x0 + eps,
-            }
-            yield hint_of("latents", latents, right, wrong_latents)
-
-    verdict("5.2", hints)
+    for strength, keep in ((0.3, 6), (1.0, 20), (0.28, 6), (0.02, 1)):
+        scheduler = parts.stable_diffusion_scheduler()
+        scheduler.set_timesteps(20)
+        steps = scheduler.timesteps
+        got = my_start_from_picture(x0=x0, eps=eps, scheduler=scheduler, strength=strength)
+        if not isinstance(got, tuple | list) or len(got) != 2:
+            yield compare(None, x0) if got is None else "wanted two things: `return latents, timesteps`"
+        latents, timesteps = map(plain, got)
+        wrong_steps = {
+            "the last steps are wanted: you kept the first ones, which are the noisiest": steps[:keep],
+            "strength 0.3 is 3 steps in 10 still to be done: you kept the other 7": steps[keep:],
+            "`[-0:]` is everything: keep at least one step" if keep == 1 else "you kept all of the steps": steps,
+            "round strength times the number of steps: do not cut off": steps[-5:],
+        }
+        yield hint_of("timesteps", timesteps, steps[-keep:], wrong_steps)
+        first, last, right = (scheduler.add_noise(x0, eps, t.expand(2)) for t in steps[[0, -1, -keep]])
+        wrong_latents = {
+            "the picture is still clean: add noise to it": x0,
+            "this is only noise: the picture has to be in it": eps,
+            "too much noise: take the first of the steps you kept, not of all steps": first,
+            "too little noise: take the first of the steps you kept, not the last": last,
+            "x0 and eps are swapped in add_noise": scheduler.add_noise(eps, x0, steps[-keep].expand(2)),
+            "how much noise belongs to a step, `scheduler.add_noise` knows": (1 - strength) * x0 + strength * eps,
+            "plain x0 + eps: `scheduler.add_noise` weighs the two": x0 + eps,
+        }
+        yield hint_of("latents", latents, right, wrong_latents)
 
 
 def hint_of(name: str, got, want: Tensor, wrong: dict[str, Tensor]) -> str | None:
     """`compare` for one of several results: a mistake that looks different is known by its shape, too."""
     for hint, mistake in wrong.items():
-        if isinstance(got, Tensor) and got.shape == mistake.shape != want.shape and torch.allclose(got, mistake):
+        if (
+            isinstance(got, Tensor)
+            and got.shape == mistake.shape != want.shape
+            and torch.allclose(got, mistake.float())
+        ):
             return hint
     hint = compare(got, want, wrong)
     return hint if hint in (None, *wrong) else f"{name}: {hint}"
 
 
+@exercise("5.3")
 def check_rescale(
-    my_rescale: Callable[..., Tensor],  # eps_guided, eps_text, share -> eps
-) -> None:
+    my_rescale: Callable,  # eps_guided, eps_text, share -> eps
+) -> Hints:
     """Exercise 5.3: shrink a guided prediction to the deviation of the text's (arXiv 2305.08891, section 3.4)."""
     text, other = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(53))
     text = text * torch.tensor([0.5, 1.0, 2.0])[:, None, None, None]  # pictures of different deviation
@@ -111,20 +106,14 @@ def check_rescale(
         "the deviation that is wanted is that of eps_text, not 1": 0.7 * unit + 0.3 * guided,
         "shrink eps_guided, not eps_text": 0.7 * text + 0.3 * guided,
     }
-
-    def hints():
-        given = copies((guided, text))
-        yield compare(my_rescale(*given, 0.7), rescaled(0.7), wrong)
-        if changed(given, (guided, text)):
-            yield "your function changes its argument in place: write `a = a * b`, not `a *= b`"
-        yield compare(my_rescale(*given, 0.0), guided)
-
-    verdict("5.3", hints)
+    yield compare(my_rescale(eps_guided=guided, eps_text=text, share=0.7), rescaled(0.7), wrong)
+    yield compare(my_rescale(eps_guided=guided, eps_text=text, share=0.0), guided)
 
 
+@exercise("5.4")
 def check_euler_loop(
-    my_euler_loop: Callable[..., Tensor],  # unet, timesteps, sigmas, noise, empty, text, guidance_scale -> latents
-) -> None:
+    my_euler_loop: Callable,  # unet, timesteps, sigmas, noise, empty, text, guidance_scale -> latents
+) -> Hints:
     """Exercise 5.4: the whole loop with Euler's step, around a U-Net that is one line of arithmetic."""
     generator = torch.Generator().manual_seed(54)
     noise, texts = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 2, 6, 4, generator=generator)
@@ -150,19 +139,14 @@ def check_euler_loop(
         "one step is missing: the last one goes to sigma 0": dict(steps=-1),
         "only one step was taken: is the `return` inside the loop?": dict(steps=1),
     }
-
-    def hints():
-        for first, scale in ((0, 3.0), (1, 1.5)):
-            t, sigmas = levels[0][first:], levels[1][first:]
-            (unet, complaints), given = toy_unet(t), noise.clone()
-            got = my_euler_loop(unet, t.clone(), sigmas.clone(), given, *texts.clone(), scale)
-            yield next(iter(complaints), None)
-            answer = partial(euler_loop, t, sigmas, noise, texts[0], texts[1], scale)
-            yield compare(got, answer(), {hint: answer(**how) for hint, how in wrong.items()})
-            if not torch.equal(given, noise):
-                yield "your function changes `noise` in place: write `a = a * b`, not `a *= b`"
-
-    verdict("5.4", hints)
+    for first, scale in ((0, 3.0), (1, 1.5)):
+        t, sigmas = levels[0][first:], levels[1][first:]
+        unet, complaints = toy_unet(t)
+        given = dict(timesteps=t, sigmas=sigmas, noise=noise, empty=texts[0], text=texts[1], guidance_scale=scale)
+        got = my_euler_loop(unet=unet, **given)
+        yield next(iter(complaints), None)
+        answer = partial(euler_loop, **given)
+        yield compare(got, answer(), {hint: partial(answer, **how) for hint, how in wrong.items()})
 
 
 def root(sigma: Tensor) -> Tensor:
@@ -194,7 +178,7 @@ def euler_loop(
     noise: Tensor,  # b c h w
     empty: Tensor,  # b l d
     text: Tensor,  # b l d
-    scale: float,
+    guidance_scale: float,
     begin=root,  # how strong the noise is at first; with these four a mistake is planted
     shrink=lambda sigma, after: root(sigma),  # what the latents are divided by for the U-Net
     guide=lambda empty, text, scale: empty + scale * (text - empty),
@@ -207,13 +191,14 @@ def euler_loop(
     for t, sigma, after in [*zip(timesteps, sigmas, sigmas[1:], strict=False)][:steps]:
         divided = latents / shrink(sigma, after)
         eps_empty, eps_text = (unet(divided, t, words).sample for words in (empty, text))
-        latents = move(latents, divided, guide(eps_empty, eps_text, scale), sigma, after)
+        latents = move(latents, divided, guide(eps_empty, eps_text, guidance_scale), sigma, after)
     return latents
 
 
+@exercise("5.5")
 def check_guide_between(
-    my_guide_between: Callable[..., Tensor],  # eps_empty, eps_text, t, guidance_scale, low, high -> eps
-) -> None:
+    my_guide_between: Callable,  # eps_empty, eps_text, t, guidance_scale, low, high -> eps
+) -> Hints:
     """Exercise 5.5: guidance at some noise levels only (arXiv 2404.07724)."""
     empty, text = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(55))
     levels = torch.tensor([900, 700, 699, 300, 100])  # against an interval from 300 to 700
@@ -234,17 +219,10 @@ def check_guide_between(
         "guidance starts at eps_empty, not at eps_text": [x if x is text else text + 3 * (text - empty) for x in want],
         "outside the interval nothing is predicted: give eps_text there": [x * (x is guided) for x in want],
     }
-
-    def hints():
-        given = empty.clone(), text.clone()
-        got = [my_guide_between(*given, t, 3.0, 300, 700) for t in levels]
-        if not (torch.equal(given[0], empty) and torch.equal(given[1], text)):
-            yield "your function changes its arguments in place: write `a = a + b`, not `a += b`"
-        if len({x is None for x in got}) == 2:
-            yield "for some t your function returns nothing: outside the interval it gives eps_text"
-        for x in got:
-            if not isinstance(x, Tensor) or x.shape != text.shape:
-                yield compare(x, text)
-        yield compare(torch.stack(got), torch.stack(want), {hint: torch.stack(x) for hint, x in wrong.items()})
-
-    verdict("5.5", hints)
+    got = [my_guide_between(eps_empty=empty, eps_text=text, t=t, guidance_scale=3.0, low=300, high=700) for t in levels]
+    if len({x is None for x in got}) == 2:
+        yield "for some t your function returns nothing: outside the interval it gives eps_text"
+    for x in got:
+        if not isinstance(x, Tensor) or x.shape != text.shape:
+            yield compare(x, text)
+    yield compare(torch.stack(got), torch.stack(want), {hint: torch.stack(x) for hint, x in wrong.items()})

@@ -8,10 +8,9 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from torch import Tensor
 
 from sdlearn import parts
-from sdlearn.notebook.checks import compare, verdict
+from sdlearn.notebook.checks import Hints, compare, exercise
 
 IMPORTED_AS = {"pillow": "PIL"}  # packages whose module has another name
 
@@ -54,32 +53,22 @@ def package(
     return f"{need.name} {here}", "" if need.specifier.contains(here, True) else f"too old; {remedy}"
 
 
+@exercise("0.1")
 def check_unit_range(
-    my_unit_range: Callable[[Tensor], Tensor],  # the answer to exercise 0.1
-) -> None:
+    my_unit_range: Callable,  # images -> images
+) -> Hints:
     """Numbers from -1 to 1 must become numbers from 0 to 1."""
-
-    def hints():
-        for low, high in ((-1, 1), (-0.5, 0.75)):
-            images = torch.linspace(low, high, 24).reshape(1, 3, 2, 4)
-            given = images.clone()
-            got = my_unit_range(given)
-            if not torch.equal(given, images):
-                yield "your function changes its argument: make a new tensor instead"
-            yield compare(
-                got,
-                images / 2 + 0.5,
-                {
-                    "nothing has changed yet: the smallest number is still -1": images,
-                    "you halved, but the numbers are still around 0: move them up": images / 2,
-                    "you moved the numbers up, but their range is still 2 wide: halve it": images + 1,
-                    "halve first, then move up by 0.5; or move up by 1, then halve": (images + 0.5) / 2,
-                    "the order of / and + matters: images / 2 + 0.5 is not images / (2 + 0.5)": images / 2.5,
-                    "-1 .. 1 is two wide and 0 .. 1 is one: halve as well": images + 0.5,
-                    "0 to 1, not 0 to 255: leave the 255 out": (images / 2 + 0.5) * 255,
-                    "that makes every picture black to white: a dark one must stay dark": (images - low) / (high - low),
-                    "negative numbers are not to be cut off: -1 becomes 0, and 0 becomes 0.5": images.clamp(0, 1),
-                },
-            )
-
-    verdict("0.1", hints)
+    for low, high in ((-1, 1), (-0.5, 0.75)):
+        images = torch.linspace(low, high, 24).reshape(1, 3, 2, 4)
+        wrong = {
+            "nothing has changed yet: the smallest number is still -1": images,
+            "you halved, but the numbers are still around 0: move them up": images / 2,
+            "you moved the numbers up, but their range is still 2 wide: halve it": images + 1,
+            "halve first, then move up by 0.5; or move up by 1, then halve": (images + 0.5) / 2,
+            "the order of / and + matters: images / 2 + 0.5 is not images / (2 + 0.5)": images / 2.5,
+            "-1 .. 1 is two wide and 0 .. 1 is one: halve as well": images + 0.5,
+            "0 to 1, not 0 to 255: leave the 255 out": (images / 2 + 0.5) * 255,
+            "that makes every picture black to white: a dark one must stay dark": (images - low) / (high - low),
+            "negative numbers are not to be cut off: -1 becomes 0, and 0 becomes 0.5": images.clamp(0, 1),
+        }
+        yield compare(my_unit_range(images=images), images / 2 + 0.5, wrong)

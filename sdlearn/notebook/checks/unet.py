@@ -1,19 +1,21 @@
 """The checks of lesson 4."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from sdlearn.notebook.checks import changed, compare, copies, verdict
+from sdlearn.notebook.checks import Hints, compare, exercise
 from sdlearn.unet import new_unet, time_embedding
 
 
+@exercise("4.1", text="your function changed its argument in place: the next batch would miss its captions")
 def check_drop_captions(
     my_drop_captions: Callable,  # (text b l d, empty 1 l d, drop b) -> b l d
-) -> None:
+) -> Hints:
     """4.1: some captions give way to the empty prompt."""
     generator = torch.Generator().manual_seed(41)
     text = torch.randn(6, 6, 6, generator=generator)  # b = l = d, so that a wrong axis raises nothing
@@ -30,19 +32,13 @@ def check_drop_captions(
         "no caption was dropped": text,
         "all captions were dropped": empty.expand(6, -1, -1),
     }
-
-    def hints():
-        given = copies((text, empty, drop))
-        yield compare(my_drop_captions(*given), want, wrong)
-        if changed(given, (text, empty, drop)):
-            yield "right, but your function changed its argument in place: the next batch would miss its captions"
-
-    verdict("4.1", hints)
+    yield compare(my_drop_captions(text=text, empty=empty, drop=drop), want, wrong)
 
 
+@exercise("4.2")
 def check_masked_attention(
     my_masked_attention: Callable,  # (q b l d, k b m d, v b m d, keep b m) -> b l d
-) -> None:
+) -> Hints:
     """4.2: attention that does not listen to padding."""
     generator = torch.Generator().manual_seed(42)
     q, k, v = (torch.randn(2, n, 8, generator=generator) for n in (5, 6, 6))
@@ -61,22 +57,19 @@ def check_masked_attention(
         "the softmax runs over the places: it must run over the words, the last axis": low.softmax(1),
         "a softmax is missing: weights must be positive and sum to 1": scores * ~gone,
     }
-
-    def hints():
-        got = my_masked_attention(q.clone(), k.clone(), v.clone(), keep.clone())
-        if isinstance(got, Tensor) and got.isnan().any():
-            yield "there are NaNs: -inf times 0, or a softmax along an axis that is -inf all through"
-        yield compare(got, masked.softmax(-1) @ v, {hint: weights @ v for hint, weights in wrong.items()})
-
-    verdict("4.2", hints)
+    got = my_masked_attention(q=q, k=k, v=v, keep=keep)
+    if isinstance(got, Tensor) and got.isnan().any():
+        yield "there are NaNs: -inf times 0, or a softmax along an axis that is -inf all through"
+    yield compare(got, masked.softmax(-1) @ v, {hint: weights @ v for hint, weights in wrong.items()})
 
 
+@exercise("4.3")
 def check_skip_losses(
     my_skip_losses: Callable,  # (unet, x_t, t, eps, text) -> 4 losses
-) -> None:
+) -> Hints:
     """4.3: the loss with one skip connection set to zero, for each in turn; on a small U-Net with random weights."""
     unet, example = small_unet(seed=43)
-    alone = [skips_zeroed(unet, example, {i}) for i in range(4)]
+    whole, *alone = (skips_zeroed(unet, example, zeroed) for zeroed in (set(), {0}, {1}, {2}, {3}))
     growing = [skips_zeroed(unet, example, set(range(i + 1))) for i in range(4)]
     wrong = {
         "the order is not the one going down: up_blocks[0] gets the last two skips, up_blocks[1] the first two": [
@@ -85,40 +78,32 @@ def check_skip_losses(
         "the order is turned round: the first skip is the one that conv_in made": alone[::-1],
         "each loss has one more skip at zero than the one before: take your hook away before the next": growing,
         "each loss has all skips at zero: change one tensor of the tuple only": [growing[-1]] * 4,
-        "nothing changed: does your hook return (args, kwargs), and is it registered with_kwargs=True?": [
-            skips_zeroed(unet, example, set())
-        ]
-        * 4,
+        "nothing changed: does your hook return (args, kwargs), and is it registered with_kwargs=True?": [whole] * 4,
     }
-
-    def hints():
-        got = my_skip_losses(unet, *example)
-        yield compare(got, torch.stack(alone), {hint: torch.stack(losses) for hint, losses in wrong.items()}, atol=1e-6)
-        if any(module._forward_pre_hooks or module._forward_hooks for module in unet.modules()):
-            yield "right, but your hooks are still in the U-Net: call .remove() on each"
-
-    verdict("4.3", hints)
+    got = my_skip_losses(unet=unet, **example)
+    yield compare(got, torch.stack(alone), {hint: torch.stack(losses) for hint, losses in wrong.items()}, atol=1e-6)
+    if any(module._forward_pre_hooks or module._forward_hooks for module in unet.modules()):
+        yield "right, but your hooks are still in the U-Net: call .remove() on each"
 
 
 def small_unet(seed: int):  # U-Net with four skips, and an example as `diffusion_loss` takes it
-    """A U-Net that is quick to run, with random weights; the global random state stays as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        blocks = dict(down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2)
-        unet = UNet2DConditionModel(
-            block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=16, attention_head_dim=2, **blocks
-        )
-        x_t, eps, text = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8), torch.randn(3, 5, 16)
-    return unet.eval().requires_grad_(False), (x_t, torch.tensor([20, 500, 900]), eps, text)
+    """A U-Net that is quick to run, with random weights."""
+    torch.manual_seed(seed)
+    blocks = dict(down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2)
+    unet = UNet2DConditionModel(
+        block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=16, attention_head_dim=2, **blocks
+    )
+    x_t, eps, text = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8), torch.randn(3, 5, 16)
+    return unet.eval().requires_grad_(False), dict(x_t=x_t, t=torch.tensor([20, 500, 900]), eps=eps, text=text)
 
 
 def skips_zeroed(
     unet,  # with two up blocks of two ResNet blocks each
-    example: tuple[Tensor, ...],  # x_t, t, eps, text
+    example: dict[str, Tensor],  # x_t, t, eps, text
     zeroed: set[int],  # which skips are set to zero, counted going down: 0 is conv_in's
 ) -> Tensor:  # scalar, the loss
     """The loss of a U-Net some of whose skip connections carry zeros."""
-    x_t, t, eps, text = example
+    x_t, t, eps, text = example.values()
 
     def hook(first):  # the number of the block's first skip
         def silence(block, args, kwargs):
@@ -139,14 +124,14 @@ def skips_zeroed(
             handle.remove()
 
 
+@exercise("4.4")
 def check_unet_with_words(
     my_unet_with_words: Callable,  # (net, x b 4 h w, t b, words b m 128) -> b 4 h w
-) -> None:
+) -> Hints:
     """4.4: the whole U-Net, with its attention blocks; on one with random weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(44)
-        net = new_unet().eval().requires_grad_(False)
-        x, t, words = torch.randn(2, 4, 8, 8), torch.tensor([30, 800]), torch.randn(2, 6, 128)
+    torch.manual_seed(44)
+    net = new_unet().eval().requires_grad_(False)
+    x, t, words = torch.randn(2, 4, 8, 8), torch.tensor([30, 800]), torch.randn(2, 6, 128)
     mistakes = {
         "no words came in: attention blocks stand between the ResNet blocks": "none",
         "no words came in going down: `block.attentions` is there as well": "no down",
@@ -158,15 +143,11 @@ def check_unet_with_words(
         "the copy goes behind what comes from below: torch.cat([h, copy], 1)": "swapped",
         "an attention block adds its input by itself: h = attention(h), not h + attention(h)": "twice",
     }
-
-    def hints():
-        got = my_unet_with_words(net, x.clone(), t.clone(), words.clone())
-        wrong = {hint: walked(net, x, t, words, mistake) for hint, mistake in mistakes.items()}
-        if hasattr(got, "sample"):
-            yield "wanted a tensor: take `.sample` of what you return"
-        yield compare(got, net(x, t, encoder_hidden_states=words).sample, wrong, atol=1e-4)
-
-    verdict("4.4", hints)
+    got = my_unet_with_words(net=net, x=x, t=t, words=words)
+    wrong = {hint: partial(walked, net, x, t, words, mistake) for hint, mistake in mistakes.items()}
+    if hasattr(got, "sample"):
+        yield "wanted a tensor: take `.sample` of what you return"
+    yield compare(got, net(x, t, encoder_hidden_states=words).sample, wrong, atol=1e-4)
 
 
 def walked(net, x, t, words, mistake: str) -> Tensor:  # as 4.4 takes and gives; and which mistake to make
@@ -197,9 +178,10 @@ def walked(net, x, t, words, mistake: str) -> Tensor:  # as 4.4 takes and gives;
     return net.conv_out(F.silu(net.conv_norm_out(h)))
 
 
+@exercise("4.5", maps="your function changed the maps themselves: write `a = a - b`, not `a -= b`")
 def check_word_centres(
     my_word_centres: Callable,  # (maps, tokens b, side) -> b 2
-) -> None:
+) -> Hints:
     """4.5: where in each picture its word was listened to, as one row and one column."""
     generator, side, b = torch.Generator().manual_seed(45), 4, 3
     maps = {
@@ -229,14 +211,7 @@ def check_word_centres(
         "divide by the sum of the weights: a mean has weights that sum to 1": centre(seen, side) * seen.sum(1)[:, None],
         "that is the brightest place: the centre of mass counts every place": torch.stack([top // side, top % side], 1),
     }
-
-    def hints():
-        given = {name: [w.clone() for w in calls] for name, calls in maps.items()}
-        yield compare(my_word_centres(given, tokens.clone(), side), centre(seen, side), wrong)
-        if any(not torch.equal(w, v) for name in maps for w, v in zip(maps[name], given.get(name, []), strict=False)):
-            yield "right, but your function changed the maps themselves: write `a = a - b`, not `a -= b`"
-
-    verdict("4.5", hints)
+    yield compare(my_word_centres(maps=maps, tokens=tokens, side=side), centre(seen, side), wrong)
 
 
 def lifted(heat: Tensor) -> Tensor:  # b places, both
