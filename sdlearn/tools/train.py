@@ -149,8 +149,8 @@ def leftovers(out: Path) -> list[Path]:
     """What killed runs have left half written, by the very names that `saving` gives, and nothing else."""
     names = "|".join([*RUNS, "text_encoder", "tokenizer", "scheduler"])
     folders = [path for path in out.glob(".*-*") if re.fullmatch(rf"\.({names})-\w{{8}}", path.name) and path.is_dir()]
-    files = [path for path in (out / "checkpoints").glob(".*.part") if re.fullmatch(r"\.\w{8}\.part", path.name)]
-    return folders + files
+    files = [*out.glob(".*.part"), *(out / "checkpoints").glob(".*.part")]
+    return folders + [path for path in files if re.fullmatch(r"\.\w{8}\.part", path.name)]
 
 
 @contextmanager
