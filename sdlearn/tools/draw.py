@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -165,11 +164,8 @@ def main(
             raise ValueError(f"--out and --film are both {out}: the picture would take the film's place")
         check_file(out), check_file(film)
         kind, moving = format_of(out, PICTURES), format_of(film, FILMS) if film else ""
-        with warnings.catch_warnings(record=True) as notes:
-            watch = frames.append if film else None
-            picture = grid_of(grid, prompt, **settings) if grid else draw(prompt, watch=watch, **settings)
-        for note in notes:
-            print(f"note: {note.message}", file=sys.stderr)
+        watch = frames.append if film else None
+        picture = grid_of(grid, prompt, **settings) if grid else draw(prompt, watch=watch, **settings)
         if film:
             save_film(frames, film, moving)
         with whole_file(out) as new:

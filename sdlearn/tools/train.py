@@ -4,7 +4,6 @@ import inspect
 import os
 import re
 import shutil
-import sys
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -43,7 +42,8 @@ def run_clip(out: Path, source: sources.Source, board: Board, **options) -> Call
     pictures, captions = source.training
     tokenizer = new_tokenizer(captions)
     if long := sum(len(tokens) > LENGTH for tokens in tokenizer(captions, verbose=False).input_ids):
-        note(f"{long} of {len(captions)} captions are over {LENGTH - 2} tokens: the rest is cut off")
+        cut = f"{long} of {len(captions)} captions are over {LENGTH - 2} tokens: the rest is cut off"
+        warnings.warn(cut, stacklevel=2)
     clip = new_clip(tokenizer, 0.3, source.size)
     recipes.train_clip(clip, tokenize(tokenizer, captions), pictures, look=board.show, **options)
     return lambda: saving.save_clip(clip, tokenizer, out)
@@ -140,11 +140,6 @@ def usual_steps(part: str) -> int:
     return inspect.signature(getattr(recipes, f"train_{part}")).parameters["steps"].default
 
 
-def note(message: Warning | str, *_) -> None:
-    """Print a warning as one line."""
-    print(f"note: {message}", file=sys.stderr)
-
-
 def leftovers(out: Path) -> list[Path]:
     """What killed runs have left half written, by the very names that `saving` gives, and nothing else."""
     names = "|".join([*RUNS, "text_encoder", "tokenizer", "scheduler"])
@@ -220,8 +215,7 @@ def main(
 ):
     """Train the parts of a small Stable Diffusion on pictures that the course draws, or on your own."""
     chosen = ("clip", "vae", "unet") if what == "all" else (what,)
-    with one_line(), warnings.catch_warnings():
-        warnings.showwarning = note
+    with one_line():
         check_options(chosen, out, steps, batch, seed, precision, size)
         source = sources.chosen(out, data, size, pad, mirror, held_out)
         options = {"seed": seed, "precision": precision or runs.best_precision()}
