@@ -42,7 +42,7 @@ LAB = --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb --log-level=W
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore=tests/test_browser.py
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=900
 
-.PHONY: help lab draw test quick style train measure survey bench browser elsewhere notebooks
+.PHONY: help lab draw fuzz test quick style train measure survey bench browser elsewhere notebooks
 
 help:
 	@echo "make lab                 JupyterLab on the first lesson (LAB_ARGS= for more options)"
@@ -55,6 +55,7 @@ help:
 	@echo "make quick               style, and the tests that take no time: after each change"
 	@echo "make browser             the lessons in a real browser, where there is a Chromium"
 	@echo "make elsewhere           the workflows through two linters, the widgets on the ipywidgets that Colab has; needs node"
+	@echo "make fuzz                damaged models, odd options, hostile answers, killed trainings: an hour at most"
 	@echo "make notebooks           run every lesson and solution again and store the outputs"
 
 lab: $(STAMP)
@@ -76,6 +77,9 @@ survey: $(STAMP)
 
 bench: $(STAMP)
 	@cd tests && ../$(PY) -m benchmarks.cost && ../$(PY) -m benchmarks.loop && ../$(PY) -m benchmarks.widgets
+
+fuzz: $(STAMP)
+	@cd tests && ../$(PY) fuzz.py $(ARGS) && ../$(PY) kills.py
 
 test: style
 	$(PYTEST) $(NBVAL) notebooks tests

@@ -1,6 +1,7 @@
 """What a learner need not open.
 
 hub      where a model lies: with the course, in a directory, or on the hub
+memory   does it fit into memory
 saving   parts to disk, as a whole or not at all
 runs     training that can be resumed, in half precision, on a GPU, in several processes
 guard    around every command: one line for whatever goes wrong

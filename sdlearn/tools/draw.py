@@ -20,7 +20,7 @@ from sdlearn.clip import END
 from sdlearn.sampling import decode_latents, text_to_image
 from sdlearn.scenes import WORDINGS, WORDS, to_pictures
 from sdlearn.shapes import check_prompts
-from sdlearn.tools import hub
+from sdlearn.tools import hub, memory
 from sdlearn.tools.guard import one_line
 from sdlearn.tools.saving import check_file, whole_file
 
@@ -34,7 +34,7 @@ def advise(tokenizer, prompt: str) -> list[str]:
     """What is odd about a prompt, and what would be better, a line each."""
     advice, vocabulary, length = [], tokenizer.get_vocab(), tokenizer.model_max_length - 2
     words = re.findall(r"[^\W\d_]+", prompt.lower()) if len(vocabulary) < SMALL else ()
-    pieces = {word: len(tokenizer.tokenize(word)) for word in words}
+    pieces = {word: len(tokenizer(word, verbose=False).input_ids) - 2 for word in words}
     unknown = [word for word in pieces if pieces[word] > 1 or word in ascii_lowercase[1:]]
     if unknown:
         never = shorten(", ".join(unknown), 90, placeholder=" ...")
@@ -78,6 +78,7 @@ def draw(
     if n < 1:
         raise ValueError(f"n must be 1 or more; got {n}")
     found = model if isinstance(model, parts.Parts) else hub.load(model)
+    memory.check_pictures(found, n)
     found = found._replace(scheduler=parts.make_scheduler(scheduler, found.scheduler.config))
     for line in [*advise(found.tokenizer, prompt), *advise(found.tokenizer, negative)]:
         warnings.warn(line, stacklevel=2)

@@ -22,7 +22,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from sdlearn import measuring, parts, recipes, scenes
 from sdlearn.clip import LENGTH, new_clip, new_tokenizer, tokenize
 from sdlearn.sampling import encode_prompts, text_to_image
-from sdlearn.tools import runs, saving, sources
+from sdlearn.tools import memory, runs, saving, sources
 from sdlearn.tools.board import Board
 from sdlearn.tools.guard import one_line
 from sdlearn.unet import new_unet
@@ -33,6 +33,7 @@ WIDTHS = {  # pixels a side -> channels of the VAE's and of the U-Net's levels; 
     96: ((16, 32, 80, 112), (128, 144)),
     128: ((32, 64, 160, 224), (256, 288)),
 }
+MOST = 10_000_000  # steps
 SEEDS = 4294  # a step's own seed is seed * 1,000,003 + step, of which torch's generator takes 32 bits
 WRITES = {"clip": ("clip", "text_encoder", "tokenizer")}  # what a part writes; every other: a folder of its own name
 
@@ -122,9 +123,10 @@ def check_options(
     """Raise ValueError for options with which there is nothing to train."""
     if not set(chosen) <= set(RUNS):
         raise ValueError(f'cannot train "{chosen[0]}": choose one of {", ".join(RUNS)}, all')
-    for name, number, least in (("steps", steps, 1), ("batch", batch, 2)):
-        if number is not None and number < least:
-            raise ValueError(f"--{name} must be {least} or more; got {number}")
+    if steps is not None and not 1 <= steps <= MOST:
+        raise ValueError(f"--steps must be from 1 to {MOST:,}; got {steps}")
+    if batch is not None and batch < 2:
+        raise ValueError(f"--batch must be 2 or more; got {batch}")
     if not 0 <= seed < SEEDS:
         raise ValueError(f"--seed must be from 0 to {SEEDS - 1}; got {seed}")
     if out.exists() and not out.is_dir():
@@ -226,6 +228,8 @@ def main(
             if begun and not resume:
                 there = f"{out} already holds {' and '.join(begun)}"
                 raise ValueError(f"{there}: add --resume to go on, or give another --out")
+            for part in chosen if batch else ():
+                memory.check_batch(part, batch, source.size, processes.device)
             if processes.is_main_process:
                 sources.save(source, out)
             board = Board(out / "progress.png", {part: steps or usual_steps(part) for part in chosen})
