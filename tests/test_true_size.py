@@ -19,7 +19,7 @@ from true_size import PROMPT, PUBLISHED
 
 from sdlearn import clip, parts
 from sdlearn.sampling import text_to_image
-from sdlearn.tools import saving
+from sdlearn.tools import memory, saving
 from sdlearn.unet import AttentionMaps, attention, time_embedding
 
 pytestmark = pytest.mark.slow
