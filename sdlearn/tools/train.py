@@ -228,8 +228,8 @@ def main(
             if begun and not resume:
                 there = f"{out} already holds {' and '.join(begun)}"
                 raise ValueError(f"{there}: add --resume to go on, or give another --out")
-            for part in chosen if batch else ():
-                memory.check_batch(part, batch, source.size, processes.device)
+            for part in chosen:
+                memory.check_batch(part, batch or 2, source.size, parts.best_device())
             if processes.is_main_process:
                 sources.save(source, out)
             board = Board(out / "progress.png", {part: steps or usual_steps(part) for part in chosen})
