@@ -95,9 +95,8 @@ style: $(STAMP)
 	$(VENV)/bin/ty check
 
 browser: $(STAMP)
-	@$(PY) -c "import jupyterlab_slideshow, playwright" 2>/dev/null || $(PY) -m pip install -q -c constraints.txt -e .[test,browser,site]
-	@if command -v npm >/dev/null; then $(MAKE) --silent $(NODE); fi
-	$(PY) -m pytest tests/test_browser.py tests/test_live_page.py $(ARGS)
+	@$(PY) -c "import jupyterlab_slideshow, playwright" 2>/dev/null || $(PY) -m pip install -q -c constraints.txt -e .[test,browser]
+	$(PY) -m pytest tests/test_browser.py $(ARGS)
 
 $(NODE): docs/live/package-lock.json
 	@npm ci --prefix docs/live --ignore-scripts --silent

@@ -117,7 +117,7 @@ def snr(
     schedule: Schedule = STABLE_DIFFUSION,
 ) -> Tensor:  # b, above 0
     """Signal-to-noise ratio alpha_bar_t / (1 - alpha_bar_t) (arXiv 2107.00630, section 3.1)."""
-    check_steps(t, len(t), len(schedule))
+    check_steps(t.flatten(), t.numel(), len(schedule))
     a = schedule.alpha_bar.to(t.device)[t]
     return a / (1 - a)
 
