@@ -65,11 +65,12 @@ def check_fair_loss(
     logits = log_scale.exp() * text @ pictures.T
     rows, columns = one_way(logits, same)
     all_rows, all_columns = one_way(logits, torch.zeros_like(same))
+    masked_0 = torch.stack(one_way(logits, same, 0.0)).mean()
     wrong = {
         "equal captions still take part in softmax: use `same` before it": (all_rows + all_columns) / 2,
         "equal captions still count in the columns: leave them out in both directions": (rows + all_columns) / 2,
         "equal captions still count in the rows: leave them out in both directions": (all_rows + columns) / 2,
-        "a masked 0 still takes part in softmax: minus infinity does not": sum(one_way(logits, same, 0.0)) / 2,
+        "a masked 0 still takes part in softmax: minus infinity does not": masked_0,
     } | mistakes(text, pictures, log_scale, same)
     yield compare(got, contrastive_loss(text, pictures, log_scale, same), wrong)
 
