@@ -24,6 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+NODE := docs/live/node_modules/.package-lock.json
 
 # a checkout that was renamed or copied has the old one's environment, which would run the old one's code
 ifneq ($(wildcard $(STAMP)),)
@@ -39,10 +40,10 @@ LAB = --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb --log-level=W
 	$(if $(filter 0,$(shell id -u)),--allow-root)
 
 # two workers with one thread each are quicker than one with two; a file's tests stay together
-PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore=tests/test_browser.py
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore=tests/test_browser.py --ignore=tests/test_live_page.py
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=900
 
-.PHONY: help lab draw test quick style train measure survey bench browser elsewhere notebooks
+.PHONY: help lab draw fuzz test quick style train measure survey bench browser elsewhere notebooks site site-open
 
 help:
 	@echo "make lab                 JupyterLab on the first lesson (LAB_ARGS= for more options)"
@@ -55,6 +56,8 @@ help:
 	@echo "make quick               style, and the tests that take no time: after each change"
 	@echo "make browser             the lessons in a real browser, where there is a Chromium"
 	@echo "make elsewhere           the workflows through two linters, the widgets on the ipywidgets that Colab has; needs node"
+	@echo "make fuzz                damaged models, odd options, hostile answers, killed trainings: an hour at most"
+	@echo "make site                the lessons as a book, and the page that draws in the browser; site-open shows it; needs node"
 	@echo "make notebooks           run every lesson and solution again and store the outputs"
 
 lab: $(STAMP)
@@ -77,6 +80,9 @@ survey: $(STAMP)
 bench: $(STAMP)
 	@cd tests && ../$(PY) -m benchmarks.cost && ../$(PY) -m benchmarks.loop && ../$(PY) -m benchmarks.widgets
 
+fuzz: $(STAMP)
+	@cd tests && ../$(PY) fuzz.py $(ARGS) && ../$(PY) kills.py
+
 test: style
 	$(PYTEST) $(NBVAL) notebooks tests
 
@@ -89,8 +95,20 @@ style: $(STAMP)
 	$(VENV)/bin/ty check
 
 browser: $(STAMP)
-	@$(PY) -c "import jupyterlab_slideshow, playwright" 2>/dev/null || $(PY) -m pip install -q -c constraints.txt -e .[test,browser]
-	$(PY) -m pytest tests/test_browser.py $(ARGS)
+	@$(PY) -c "import jupyterlab_slideshow, playwright" 2>/dev/null || $(PY) -m pip install -q -c constraints.txt -e .[test,browser,site]
+	@if command -v npm >/dev/null; then $(MAKE) --silent $(NODE); fi
+	$(PY) -m pytest tests/test_browser.py tests/test_live_page.py $(ARGS)
+
+$(NODE): docs/live/package-lock.json
+	@npm ci --prefix docs/live --ignore-scripts --silent
+
+site: $(STAMP) $(NODE)
+	@$(PY) -m pip install -q -c constraints.txt -e .[test,site]
+	@$(PY) docs/site.py
+
+site-open: site
+	@echo "The site is at http://127.0.0.1:8000/ until you press Ctrl-C."
+	@$(PY) -m http.server --bind 127.0.0.1 --directory docs/_build/html 8000
 
 elsewhere: $(STAMP)
 	@$(PY) -m pip install -q -c constraints.txt -e .[test,lint]

@@ -46,8 +46,8 @@ def initial_latents(
     width: int,  # of the latents
 ) -> Tensor:  # b c h w, pure noise
     """Noise in the shape of the latents, as strong as the scheduler's first noise level."""
-    shape, kind = (b, unet.config.in_channels, height, width), {"dtype": torch.float32, "device": "cpu"}
-    noise = torch.randn(shape, generator=generator, **kind)
+    shape = b, unet.config.in_channels, height, width
+    noise = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
     return noise.to(unet.device, unet.dtype) * scheduler.init_noise_sigma
 
 

@@ -15,7 +15,7 @@ from transformers import CLIPTextModel
 from sdlearn import parts
 from sdlearn.parts import files
 from sdlearn.sampling import text_to_image
-from sdlearn.tools import hub, saving
+from sdlearn.tools import hub, memory, saving
 
 PROMPT = "a painting of a bear riding a red turtle"
 
@@ -43,7 +43,7 @@ def test_weights_are_opened_in_whichever_form_they_are_there(copy, form, capfd):
         torch.testing.assert_close(other.state_dict(), one.state_dict(), rtol=0, atol=0)
     if "max_shard_size" in form:
         assert len([*copy.rglob("*-of-*.safetensors")]) > 3
-    assert hub.memory_needed(copy, torch.float32) == hub.memory_needed(parts.MINI, torch.float32)
+    assert memory.memory_needed(copy, torch.float32) == memory.memory_needed(parts.MINI, torch.float32)
     assert capfd.readouterr().err == ""  # no bar
 
 
@@ -201,7 +201,7 @@ def test_half_precision_on_a_cpu_is_refused():
 
 
 def test_a_model_too_large_for_the_memory_is_not_begun(monkeypatch):
-    monkeypatch.setattr(hub, "free_memory", lambda device: 30e6)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 30e6)
     monkeypatch.setattr(parts, "load_part", None)  # it does not come so far
     with pytest.raises(
         MemoryError, match=r"needs about 0.05 GB on cpu in float32, and 0.03 GB are free: .*bk-sdm-tiny"
@@ -210,13 +210,13 @@ def test_a_model_too_large_for_the_memory_is_not_begun(monkeypatch):
 
 
 def test_on_a_gpu_that_is_too_small_the_library_can_spread_the_parts(monkeypatch):
-    monkeypatch.setattr(hub, "free_memory", lambda device: 10e6)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 10e6)
     with pytest.raises(MemoryError, match=r"on cuda in float16, .*enable_model_cpu_offload\(\)"):
-        hub.check_memory("mini", parts.MINI, torch.device("cuda"), torch.float16)
+        memory.check_model("mini", parts.MINI, torch.device("cuda"), torch.float16, smaller="mini")
 
 
 def test_the_memory_needed_counts_every_weight():
     numbers = sum(x.numel() for model in parts.load("mini", "cpu")[1:4] for x in model.state_dict().values())
-    whole, half = (hub.memory_needed(parts.MINI, dtype) for dtype in (torch.float32, torch.float16))
+    whole, half = (memory.memory_needed(parts.MINI, dtype) for dtype in (torch.float32, torch.float16))
     assert whole == 2 * half and whole > 4 * numbers
     assert whole - 4 * numbers == 4 * 6 * 32 * 64 * 64  # six maps of the decoder, 32 channels at 64 x 64

@@ -118,7 +118,10 @@ def test_the_text_encoder_of_another_model_is_not_overwritten(copy):
     ("arguments", "message"),
     [
         ({"what": "gan"}, 'cannot train "gan": choose one of clip, vae, unet, judge, all'),
-        ({"steps": 0}, "--steps must be 1 or more; got 0"),
+        ({"steps": 0}, "--steps must be from 1 to 10,000,000; got 0"),
+        ({"steps": 10**30}, "--steps must be from 1 to 10,000,000; got 1000000000000000000000000000000"),
+        ({"size": 65}, "--size must be one of 64, 96, 128; got 65"),
+        ({"batch": 10**9}, r"--batch 1000000000 needs about 4e\+06 GB, .* are free: take a smaller one"),
         ({"batch": 1}, "--batch must be 2 or more; got 1"),
         ({"what": ""}, 'cannot train "": choose one of'),
         ({"seed": -1}, "--seed must be from 0 to 4293; got -1"),

@@ -19,7 +19,7 @@ from true_size import PROMPT, PUBLISHED
 
 from sdlearn import clip, parts
 from sdlearn.sampling import text_to_image
-from sdlearn.tools import hub, saving
+from sdlearn.tools import memory, saving
 from sdlearn.unet import AttentionMaps, attention, time_embedding
 
 pytestmark = pytest.mark.slow
@@ -75,7 +75,7 @@ def test_the_parts_have_the_published_number_of_parameters(model, part):
 
 
 def test_the_memory_needed_is_that_of_the_published_numbers(folder):
-    assert 1 < hub.memory_needed(folder, torch.float16) / (2 * sum(PUBLISHED.values())) < 1.5
+    assert 1 < memory.memory_needed(folder, torch.float16) / (2 * sum(PUBLISHED.values())) < 1.5
 
 
 def test_the_library_opens_what_we_open_and_paints_our_picture(folder, model):

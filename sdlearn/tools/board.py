@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
@@ -37,7 +38,8 @@ class Board:
     ) -> None:
         """Draw the loss, the pictures, and how long it will still take."""
         figure = Figure(figsize=(13, 4.4), layout="constrained")
-        left, right = figure.subfigures(1, 2, width_ratios=(5, 8))
+        halves: Any = figure.subfigures(1, 2, width_ratios=(5, 8))
+        left, right = halves
         curve = left.subplots()
         every = max(1, len(losses) // 400)
         smooth = np.convolve(losses, np.ones(every) / every, "valid")[::every]

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from sdlearn.clip import END
 from sdlearn.sampling import decode_latents, text_to_image
 from sdlearn.scenes import WORDINGS, WORDS, to_pictures
 from sdlearn.shapes import check_prompts
-from sdlearn.tools import hub
+from sdlearn.tools import hub, memory
 from sdlearn.tools.guard import one_line
 from sdlearn.tools.saving import check_file, whole_file
 
@@ -35,7 +34,7 @@ def advise(tokenizer, prompt: str) -> list[str]:
     """What is odd about a prompt, and what would be better, a line each."""
     advice, vocabulary, length = [], tokenizer.get_vocab(), tokenizer.model_max_length - 2
     words = re.findall(r"[^\W\d_]+", prompt.lower()) if len(vocabulary) < SMALL else ()
-    pieces = {word: len(tokenizer.tokenize(word)) for word in words}
+    pieces = {word: len(tokenizer(word, verbose=False).input_ids) - 2 for word in words}
     unknown = [word for word in pieces if pieces[word] > 1 or word in ascii_lowercase[1:]]
     if unknown:
         never = shorten(", ".join(unknown), 90, placeholder=" ...")
@@ -79,6 +78,7 @@ def draw(
     if n < 1:
         raise ValueError(f"n must be 1 or more; got {n}")
     found = model if isinstance(model, parts.Parts) else hub.load(model)
+    memory.check_pictures(found, n)
     found = found._replace(scheduler=parts.make_scheduler(scheduler, found.scheduler.config))
     for line in [*advise(found.tokenizer, prompt), *advise(found.tokenizer, negative)]:
         warnings.warn(line, stacklevel=2)
@@ -165,11 +165,8 @@ def main(
             raise ValueError(f"--out and --film are both {out}: the picture would take the film's place")
         check_file(out), check_file(film)
         kind, moving = format_of(out, PICTURES), format_of(film, FILMS) if film else ""
-        with warnings.catch_warnings(record=True) as notes:
-            watch = frames.append if film else None
-            picture = grid_of(grid, prompt, **settings) if grid else draw(prompt, watch=watch, **settings)
-        for note in notes:
-            print(f"note: {note.message}", file=sys.stderr)
+        watch = frames.append if film else None
+        picture = grid_of(grid, prompt, **settings) if grid else draw(prompt, watch=watch, **settings)
         if film:
             save_film(frames, film, moving)
         with whole_file(out) as new:

@@ -3,8 +3,10 @@
 import io
 import os
 import sys
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import TextIO
 
 from fastcore.script import CliError
 
@@ -20,13 +22,16 @@ if sys.argv[1:2] == [""]:
 def one_line() -> Generator[None, None, None]:
     """Turn any error into `CliError`, which is printed as one line with exit status 1; with --debug, not.
 
-    What the terminal cannot print, such as a path in another encoding, is escaped.
+    A warning becomes a line too, that begins with "note:". What the terminal cannot print, such as a path in
+    another encoding, is escaped.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # not so in a notebook
             stream.reconfigure(errors="backslashreplace")
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = note  # ty: ignore[invalid-assignment]
+            yield
     except KeyboardInterrupt:
         raise CliError("stopped") from None
     except Exception as error:
@@ -38,7 +43,19 @@ def one_line() -> Generator[None, None, None]:
         raise CliError(said) from error
 
 
-def printable(error: BaseException) -> str:
+def note(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning, in the place of `warnings.showwarning`."""
+    print(f"note: {printable(message)}", file=sys.stderr)
+
+
+def printable(error: BaseException | str) -> str:
     """What an error says, in one line, without characters that would move the terminal's cursor."""
     text = " ".join(str(error).split()) or type(error).__name__
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

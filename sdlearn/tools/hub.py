@@ -1,10 +1,8 @@
 """Where a model lies: with the course, in a directory, or on the hub, from which it is fetched once."""
 
 from contextlib import suppress
-from math import prod
 from pathlib import Path
 
-import psutil
 import torch
 from huggingface_hub import constants, list_repo_files, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
@@ -14,6 +12,7 @@ from sdlearn import parts
 from sdlearn.parts import files
 from sdlearn.parts.files import MINI, WEIGHTS
 from sdlearn.parts.schema import V1_4
+from sdlearn.tools import memory
 
 RELATIVES = (  # on the hub: the next version, in case V1_4 cannot be had; then two distilled, smaller ones
     "stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -35,7 +34,7 @@ def load(
     on_hub = str(name) != "mini" and not Path(name).expanduser().is_dir()
     dtype = dtype or (torch.float16 if on_hub and device.type == "cuda" else torch.float32)
     root = find(name, dtype)
-    check_memory(name, root, device, dtype)
+    memory.check_model(name, root, device, dtype, smaller=RELATIVES[-1])
     return parts.load(root, device, dtype)
 
 
@@ -67,34 +66,6 @@ def is_hub_name(name: str) -> bool:
         validate_repo_id(name)
         return bool(slash) and not Path(owner).exists()
     return False
-
-
-# ---------------------------------------------------------------- does it fit
-
-
-def memory_needed(root: Path, dtype: torch.dtype) -> int:  # about how many bytes
-    """The weights, plus six full-size maps of the decoder's next-to-last width, where decoding needs most."""
-    shapes = [shape for part in WEIGHTS for shape in files.weights(root, part, dtype)[-1]]
-    widths, side = (files.settings(root, "vae")["block_out_channels"], files.settings(root, "unet")["sample_size"])
-    largest = widths[min(1, len(widths) - 1)] * (side * 2 ** (len(widths) - 1)) ** 2
-    return dtype.itemsize * (sum(map(prod, shapes)) + 6 * largest)
-
-
-def free_memory(device: torch.device) -> int:  # bytes
-    """Free memory: the GPU's on CUDA, else the computer's."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-
-
-def check_memory(name: str | Path, root: Path, device: torch.device, dtype: torch.dtype) -> None:
-    """Raise MemoryError before loading if the model will not fit: otherwise the notebook's kernel would die."""
-    need, there = memory_needed(root, dtype), free_memory(device)
-    if need > there:
-        spread = ", or let the library spread it: StableDiffusionPipeline with `enable_model_cpu_offload()`"
-        raise MemoryError(
-            f"{name} needs about {need / 1e9:.2f} GB on {device} in {str(dtype)[6:]}, and {there / 1e9:.2f} GB "
-            f'are free: close other programs, or take a smaller relative such as "{RELATIVES[-1]}", or "mini"'
-            + (spread if device.type == "cuda" else "")
-        )
 
 
 # ---------------------------------------------------------------- from the hub

@@ -176,7 +176,7 @@ def main(
             raise ValueError("--test: no test pairs have been drawn yet")
         check_file(json)
         found, folder, settings = hub.load(model, "cpu"), hub.find(model), {"guidance_scale": guidance, "steps": steps}
-        source = sources.load(folder)
+        source, more = sources.load(folder), {}
         if isinstance(source, sources.Folder):
             figures = own_report(found, folder, source, n, seed, tqdm, **settings)
             print(own_table(figures))
@@ -185,8 +185,8 @@ def main(
             (figures,) = report(found, [parts.load_judge(judge)], n, seed, pairs, tqdm, **settings)
             print(table(figures))
             if (folder / "clip").is_dir():
-                figures["clip"] = clip_retrieval(folder, n, seed, pairs)
-                for kind, row in figures["clip"].items():
+                more = {"clip": clip_retrieval(folder, n, seed, pairs)}
+                for kind, row in more["clip"].items():
                     print(f"CLIP finds the caption, {kind}: {100 * row['right']:.1f} % among {row['captions']}")
         if json:
-            save_json(figures, json)
+            save_json(figures | more, json)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -142,7 +143,8 @@ class Checkpoint:
     """The saved state of one training run; without a file it does nothing."""
 
     def __init__(self, file: Path | None, settings: dict, model: nn.Module):
-        self.file, self.settings, self.states = file, settings, {"model": model}
+        self.file, self.settings, self.model = file, settings, model
+        self.states: dict[str, Any] = {"model": model}
 
     def save(self, losses: list[float]) -> None:
         """Save everything that the run needs to go on; the old file is replaced only once the new one is complete."""
@@ -159,7 +161,7 @@ class Checkpoint:
     @contextmanager
     def averaged(self) -> Generator[None, None, None]:
         """The model as it would be if training ended here: with averaged weights, if there are any."""
-        model, ema = self.states["model"], self.states.get("ema")
+        model, ema = self.model, self.states.get("ema")
         if ema:
             ema.store(model.parameters())
             ema.copy_to(model.parameters())
@@ -188,5 +190,5 @@ class Checkpoint:
         except (RuntimeError, EOFError, UnpicklingError, LookupError, TypeError) as error:
             raise ValueError(f"{self.file} is damaged: remove it, and the part trains from its beginning") from error
         if ema:  # the others go to the GPU by themselves
-            ema.to(next(self.states["model"].parameters()).device)
+            ema.to(next(self.model.parameters()).device)
         return state["losses"]

@@ -4,6 +4,7 @@ import random
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ImageColor
@@ -140,5 +141,8 @@ def save(source: Source, out: Path) -> None:
 
 def load(root: Path) -> Source:
     """What a model was trained on; one that does not say so, on the scenes."""
-    settings = config(root / FILE) if (root / FILE).is_file() else {}
-    return Folder(**settings | {"unseen": tuple(settings["unseen"])}) if "folder" in settings else Scenes(**settings)
+    settings: dict[str, Any] = config(root / FILE) if (root / FILE).is_file() else {}
+    if "folder" not in settings:
+        return Scenes(**settings)
+    settings["unseen"] = tuple(settings["unseen"])
+    return Folder(**settings)

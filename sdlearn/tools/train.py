@@ -4,7 +4,6 @@ import inspect
 import os
 import re
 import shutil
-import sys
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from sdlearn import measuring, parts, recipes, scenes
 from sdlearn.clip import LENGTH, new_clip, new_tokenizer, tokenize
 from sdlearn.sampling import encode_prompts, text_to_image
-from sdlearn.tools import runs, saving, sources
+from sdlearn.tools import memory, runs, saving, sources
 from sdlearn.tools.board import Board
 from sdlearn.tools.guard import one_line
 from sdlearn.unet import new_unet
@@ -34,6 +33,7 @@ WIDTHS = {  # pixels a side -> channels of the VAE's and of the U-Net's levels; 
     96: ((16, 32, 80, 112), (128, 144)),
     128: ((32, 64, 160, 224), (256, 288)),
 }
+MOST = 10_000_000  # steps
 SEEDS = 4294  # a step's own seed is seed * 1,000,003 + step, of which torch's generator takes 32 bits
 WRITES = {"clip": ("clip", "text_encoder", "tokenizer")}  # what a part writes; every other: a folder of its own name
 
@@ -43,7 +43,8 @@ def run_clip(out: Path, source: sources.Source, board: Board, **options) -> Call
     pictures, captions = source.training
     tokenizer = new_tokenizer(captions)
     if long := sum(len(tokens) > LENGTH for tokens in tokenizer(captions, verbose=False).input_ids):
-        note(f"{long} of {len(captions)} captions are over {LENGTH - 2} tokens: the rest is cut off")
+        cut = f"{long} of {len(captions)} captions are over {LENGTH - 2} tokens: the rest is cut off"
+        warnings.warn(cut, stacklevel=2)
     clip = new_clip(tokenizer, 0.3, source.size)
     recipes.train_clip(clip, tokenize(tokenizer, captions), pictures, look=board.show, **options)
     return lambda: saving.save_clip(clip, tokenizer, out)
@@ -122,9 +123,10 @@ def check_options(
     """Raise ValueError for options with which there is nothing to train."""
     if not set(chosen) <= set(RUNS):
         raise ValueError(f'cannot train "{chosen[0]}": choose one of {", ".join(RUNS)}, all')
-    for name, number, least in (("steps", steps, 1), ("batch", batch, 2)):
-        if number is not None and number < least:
-            raise ValueError(f"--{name} must be {least} or more; got {number}")
+    if steps is not None and not 1 <= steps <= MOST:
+        raise ValueError(f"--steps must be from 1 to {MOST:,}; got {steps}")
+    if batch is not None and batch < 2:
+        raise ValueError(f"--batch must be 2 or more; got {batch}")
     if not 0 <= seed < SEEDS:
         raise ValueError(f"--seed must be from 0 to {SEEDS - 1}; got {seed}")
     if out.exists() and not out.is_dir():
@@ -138,11 +140,6 @@ def check_options(
 def usual_steps(part: str) -> int:
     """How many steps a part is trained for if nobody says otherwise."""
     return inspect.signature(getattr(recipes, f"train_{part}")).parameters["steps"].default
-
-
-def note(message: Warning | str, *_) -> None:
-    """Print a warning as one line."""
-    print(f"note: {message}", file=sys.stderr)
 
 
 def leftovers(out: Path) -> list[Path]:
@@ -220,8 +217,7 @@ def main(
 ):
     """Train the parts of a small Stable Diffusion on pictures that the course draws, or on your own."""
     chosen = ("clip", "vae", "unet") if what == "all" else (what,)
-    with one_line(), warnings.catch_warnings():
-        warnings.showwarning = note
+    with one_line():
         check_options(chosen, out, steps, batch, seed, precision, size)
         source = sources.chosen(out, data, size, pad, mirror, held_out)
         options = {"seed": seed, "precision": precision or runs.best_precision()}
@@ -232,6 +228,8 @@ def main(
             if begun and not resume:
                 there = f"{out} already holds {' and '.join(begun)}"
                 raise ValueError(f"{there}: add --resume to go on, or give another --out")
+            for part in chosen if batch else ():
+                memory.check_batch(part, batch, source.size, processes.device)
             if processes.is_main_process:
                 sources.save(source, out)
             board = Board(out / "progress.png", {part: steps or usual_steps(part) for part in chosen})

@@ -1,0 +1,56 @@
+"""Build the site: the lessons as a book, the live page, the reference. `make site`; node's packages are there already.
+
+Everything comes from the repository and `node_modules`: the pages ask no other host for anything.
+"""
+
+import re
+import shutil
+import sys
+import tomllib
+from functools import partial
+from pathlib import Path
+
+from live.build import build
+from sphinx.cmd.build import main as sphinx
+
+HERE, ROOT = Path(__file__).parent, Path(__file__).parent.parent
+BUILD, NODE = HERE / "_build", HERE / "live" / "node_modules"
+PAGES = ("notebooks", "docs", "sdlearn/mini", "CONTRIBUTING.md", "CHANGELOG.md")
+KINDS = (".md", ".ipynb", ".png", ".gif")
+ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+LINK = re.compile(r"\]\((?!\w+:)([^)#]+)")  # to another file
+
+
+def gather(source: Path) -> None:
+    """Copy what the pages are made of, so that the book's first page can be the site's."""
+    shutil.rmtree(source, ignore_errors=True)
+    found = [path for name in PAGES for path in (ROOT / name, *(ROOT / name).rglob("*")) if path.suffix in KINDS]
+    for path in found:
+        if not {"_build", "live", "node_modules", ".ipynb_checkpoints"} & {*path.relative_to(ROOT).parts}:
+            place(path, source / path.relative_to(ROOT))
+    for page in source.rglob("*.md"):
+        page.write_text(LINK.sub(partial(to_repository, page, source), page.read_text(encoding="utf-8")))
+    (source / "docs" / "index.md").rename(source / "index.md")
+    place(HERE / "book.css", source / "_static" / "book.css")
+    place(NODE / "mathjax" / "tex-svg.js", source / "_static" / "mathjax" / "tex-svg.js")
+
+
+def to_repository(page: Path, source: Path, link: re.Match) -> str:
+    """A link to a file that is no page of the book, such as code, leads to the repository."""
+    target = (page.parent / link[1]).resolve()
+    if target.exists() or link[1].startswith("live/"):
+        return link[0]
+    return f"]({ADDRESS}/blob/main/{target.relative_to(source.resolve()).as_posix()}"
+
+
+def place(path: Path, target: Path) -> None:
+    """Copy a file, with the folders above it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, target)
+
+
+if __name__ == "__main__":
+    gather(BUILD / "source")
+    wrong = sphinx(["-c", str(HERE), "-W", "--keep-going", "-q", str(BUILD / "source"), str(BUILD / "html")])
+    build(BUILD / "html" / "live")
+    sys.exit(wrong)

@@ -1,0 +1,531 @@
+"""The live page in a real browser: the pictures are Python's, and whatever is typed or dropped, the page answers."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from lab import CHROMIUM, QUIET
+from live_site import ISOLATED, LIBRARY, build, other_model, served
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModel
+
+from sdlearn import parts, scenes
+from sdlearn.clip import new_tokenizer, tokenize
+from sdlearn.sampling import text_to_image
+
+playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: the live page is not tried in a browser")
+for library in ("onnx", "onnxscript"):
+    pytest.importorskip(library, reason=f"no {library}: the live page is not tried in a browser")
+
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM, reason="no Chromium: the live page is not tried in a browser"),
+    pytest.mark.skipif(not LIBRARY.is_dir(), reason="no onnxruntime-web: npm ci --prefix docs/live --ignore-scripts"),
+]
+SECONDS = 120  # against a standstill: many times what any step of the page takes
+SHORT = "#prompt=a+cat&steps=2"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    build(folder)
+    with served(folder) as server:
+        server.folder = folder
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+def listen(page, said):
+    """Keep what a page says on the console, but for the browser's hint to a test that reads a canvas often."""
+    page.on("console", lambda message: "willReadFrequently" in message.text or said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+
+
+@pytest.fixture
+def fresh(browser):
+    """Opens pages, and sees to it at the end that their consoles stayed silent and nothing went elsewhere."""
+    contexts, said, asked = [], [], []
+
+    def open_page(width=1280, height=900, script=""):
+        contexts.append(browser.new_context(viewport={"width": width, "height": height}))
+        contexts[-1].set_default_timeout(1000 * SECONDS)
+        page = contexts[-1].new_page()
+        page.add_init_script(script)
+        listen(page, said)
+        page.on("request", lambda request: asked.append(request.url))
+        page.said = said
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith(("http://127.0.0.1:", "data:", "blob:"))] == []
+
+
+@pytest.fixture(scope="module")
+def shared(browser, site):
+    """One page, opened once, for the tests that only type and click."""
+    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    page.set_default_timeout(1000 * SECONDS)
+    page.said = []
+    listen(page, page.said)
+    page.goto(site.address + SHORT)
+    drawn(page)
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def page(shared):
+    shared.said.clear()
+    yield shared
+    assert shared.said == []
+
+
+def drawn(page, figures=1):
+    """Until all pictures are drawn, or a line says why not."""
+    page.wait_for_selector(f"figure.whole:nth-of-type({figures}), #error:not([hidden])")
+    playwright.expect(page.locator("#error")).to_be_hidden()
+    playwright.expect(page.locator("#stop")).to_be_disabled(timeout=1000 * SECONDS)
+
+
+def draw(page, **settings):
+    """Fill the form in and draw."""
+    for name, value in settings.items():
+        box = page.locator(f"#{name}")
+        box.select_option(value) if name in ("scheduler", "model") else box.fill(str(value))
+    page.evaluate("document.querySelectorAll('figure').forEach(one => one.remove())")
+    page.click("#draw")
+
+
+def pixels(page, which=0):
+    read = """(all, i) => { const c = all[i]
+        return [...c.getContext("2d").getImageData(0, 0, c.width, c.height).data] }"""
+    return torch.tensor(page.locator("canvas.picture").evaluate_all(read, which)).view(64, 64, 4)[..., :3]
+
+
+def python_s(model=parts.MINI, prompt="a cat", negative="", seed=0, guidance=4.0, steps=30, scheduler="ddim"):
+    found = parts.load(model, device="cpu")
+    found = found._replace(scheduler=parts.make_scheduler(scheduler, found.scheduler.config))
+    return torch.from_numpy(scenes.to_pictures(text_to_image(found, prompt, negative, steps, guidance, seed))[0]).int()
+
+
+def is_python_s(page, **settings):
+    difference = (pixels(page) - python_s(**settings)).abs()
+    assert difference.max() <= 1, f"{difference.max()} of 255 apart"
+
+
+def complaint(page):
+    """The line in which the page says what is wrong."""
+    page.wait_for_selector("#error:not([hidden])")
+    line = page.text_content("#error")
+    assert line and "\n" not in line and len(line) < 300
+    return line
+
+
+# ---------------------------------------------------------------- the same picture
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"prompt": "a photograph of an astronaut riding a horse on the moon"},
+        {"prompt": "a postcard of a knight beside a green turtle by the sea", "seed": 2**32 - 1, "guidance": 7.5},
+        {"prompt": "a robot riding a blue bicycle", "negative": "a painting", "steps": 8, "scheduler": "dpm++"},
+        {"prompt": "", "seed": 3, "guidance": 0, "steps": 1},
+        {"prompt": "ein Astronaut \N{GRINNING FACE} " + "cat " * 1000, "steps": 3},
+    ],
+    ids=lambda settings: settings["prompt"][:30] or "nothing",
+)
+def test_the_page_draws_pythons_picture(page, settings):
+    draw(page, **({"negative": "", "seed": 0, "guidance": 4, "steps": 30, "scheduler": "ddim"} | settings))
+    drawn(page)
+    is_python_s(page, **settings)
+
+
+def other_words(folder, seed):
+    """A model of the same shape that knows other words: another vocabulary, and a table of tokens for it."""
+    other_model(folder, seed)
+    tokenizer = new_tokenizer(["a fox in a box", "a whale beside a snail"])
+    tokenize(tokenizer, ["a fox"])
+    shutil.rmtree(folder / "tokenizer")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
+    text_encoder.resize_token_embeddings(len(tokenizer))
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(text_encoder.config, name, getattr(tokenizer, name))
+    text_encoder.save_pretrained(folder / "text_encoder")
+    return folder
+
+
+@pytest.mark.parametrize("make", [other_model, other_words], ids=["other weights", "other words"])
+def test_a_model_that_is_dropped_draws_its_own_picture_and_the_courses_goes_on(fresh, site, tmp_path, make):
+    mine, page = make(tmp_path / "mine", seed=2), fresh()
+    page.goto(site.address + SHORT)
+    drawn(page)
+    page.set_input_files("#folder", mine)
+    playwright.expect(page.locator(".settings")).to_contain_text("your model", timeout=1000 * SECONDS)
+    drawn(page)
+    playwright.expect(page.locator("#model option:checked")).to_have_text("yours: mine")
+    draw(page, prompt="a fox riding a whale", steps=4, seed=5)
+    drawn(page)
+    is_python_s(page, model=mine, prompt="a fox riding a whale", steps=4, seed=5)
+    assert (page.locator("#chips button", has_text="fox").count() == 1) == (make is other_words)
+    draw(page, model="course")
+    drawn(page)
+    is_python_s(page, prompt="a fox riding a whale", steps=4, seed=5)
+
+
+def test_a_folder_can_be_dropped_with_the_mouse(fresh, site, tmp_path):
+    mine, page = other_model(tmp_path / "mine", seed=3), fresh()
+    page.goto(site.address + SHORT)
+    drawn(page)
+    mouse = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(mine)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        mouse.send("Input.dispatchDragEvent", {"type": kind, "x": 200, "y": 200, "data": data})
+    playwright.expect(page.locator(".settings")).to_contain_text("your model", timeout=1000 * SECONDS)
+    drawn(page)
+    is_python_s(page, model=mine, prompt="a cat", steps=2)
+
+
+def test_the_film_ends_with_the_picture_and_shows_the_estimate_before_it(page):
+    draw(page, prompt="a bear riding a red horse", negative="", seed=1, guidance=4, steps=6, scheduler="ddim")
+    drawn(page)
+    film, last = page.locator(".film input"), pixels(page)
+    moments = []
+    for i in range(6):
+        film.fill(str(i))
+        assert f"step {i + 1} of 6, t = " in page.text_content(".film output")
+        moments.append(pixels(page))
+    assert (moments[-1] == last).all()
+    apart = [(moment - last).float().abs().mean().item() for moment in moments]
+    assert apart[0] > 2 * apart[-2] > 0  # the first guess is far from the picture, the last but one is near
+
+
+def test_every_token_has_a_map_and_a_click_shows_it_large(page):
+    draw(page, prompt="a bear riding a red horse", steps=4)
+    drawn(page)
+    words = page.locator(".words button")
+    assert words.all_text_contents() == ["start", "a", "bear", "riding", "a", "red", "horse", "end"]
+    whole = pixels(page)
+    words.nth(2).click()
+    playwright.expect(words.nth(2)).to_have_attribute("aria-pressed", "true")
+    bear = pixels(page)
+    words.nth(6).click()
+    assert (bear != whole).any() and (pixels(page) != bear).any()
+    words.nth(6).click()
+    assert (pixels(page) == whole).all()
+
+
+def test_with_several_threads_where_the_server_allows_them_the_picture_is_the_same(fresh, site):
+    page = fresh()
+    with served(site.folder, ISOLATED) as server:
+        page.goto(server.address + "#prompt=a+cat&steps=5&seed=6")
+        drawn(page)
+        assert page.evaluate("crossOriginIsolated")
+        is_python_s(page, prompt="a cat", steps=5, seed=6)
+
+
+# ---------------------------------------------------------------- what is typed
+
+
+MARKUP = "<img src=x onerror=\"document.title='hacked'\"><b>cat</b>"
+
+
+@pytest.mark.parametrize("prompt", ["", MARKUP, "\N{FAMILY}\N{GRINNING FACE}\u202e", "word " * 1000, "x" * 10000])
+def test_whatever_is_typed_is_drawn_and_never_taken_for_markup(page, prompt):
+    draw(page, prompt=prompt, negative=prompt, steps=1)
+    drawn(page)
+    assert page.locator("main img, main b").count() == 0 and page.title() != "hacked"
+    shown = page.text_content("figcaption .prompt")
+    assert shown == (prompt or "(the empty prompt)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+    assert page.locator("#tokens span").count() <= 40
+    draw(page, negative="", prompt="a cat")
+    drawn(page)
+
+
+def test_words_it_never_saw_and_what_is_cut_off_are_told(page):
+    page.fill("#prompt", "a dog " + "cat " * 30)
+    said = page.text_content("#advice")
+    assert "never seen: dog" in said and "Only the first 22 of" in said
+    assert page.locator("#tokens .cut").count() > 0
+    page.fill("#prompt", "a cat")
+    assert page.text_content("#advice") == ""
+
+
+@pytest.mark.parametrize("seed", ["seven", "", "-1", "1.5", str(2**32), "\N{GRINNING FACE}"])
+def test_a_seed_that_is_no_number_is_told_and_nothing_is_drawn(page, seed):
+    before = pixels(page)
+    page.fill("#seed", seed)
+    page.click("#draw")
+    assert f'seed must be a whole number from 0 to 4294967295; got "{seed}"' in complaint(page)
+    assert (pixels(page) == before).all()
+    draw(page, seed=0, steps=1)
+    drawn(page)
+
+
+def test_a_chip_changes_the_sentence(page):
+    page.fill("#prompt", "a photograph of a cat riding a horse")
+    page.get_by_role("button", name="astronaut", exact=True).click()
+    page.get_by_role("button", name="blue", exact=True).click()
+    page.get_by_role("button", name="in the snow", exact=True).click()
+    assert page.input_value("#prompt") == "a photograph of an astronaut riding a blue horse in the snow"
+    assert page.locator("#chips [aria-pressed=true]").all_text_contents() == [
+        "photograph", "astronaut", "riding", "blue", "horse", "in the snow"
+    ]  # fmt: skip
+
+
+def test_stop_stops_and_the_next_picture_is_whole(page):
+    draw(page, prompt="a cat", steps=100)
+    page.wait_for_selector("figure")
+    page.click("#stop")
+    playwright.expect(page.locator("#status")).to_contain_text("Stopped after")
+    frames = page.locator(".film input").input_value()
+    page.wait_for_timeout(500)
+    assert page.locator(".film input").input_value() == frames and int(frames) < 99
+    draw(page, steps=2)
+    drawn(page)
+    is_python_s(page, prompt="a cat", steps=2)
+
+
+def test_a_second_click_begins_afresh(page):
+    draw(page, prompt="a cat", steps=60)
+    page.wait_for_selector("figure")
+    draw(page, prompt="a knight", steps=2)
+    drawn(page)
+    is_python_s(page, prompt="a knight", steps=2)
+
+
+# ---------------------------------------------------------------- links, tabs, going back
+
+
+def test_a_link_opens_with_its_settings_and_the_picture_beside(fresh, site):
+    page = fresh()
+    page.goto(site.address + "#prompt=a+knight&seed=4&steps=2&guidance=2&scheduler=dpm%2B%2B&beside.seed=5")
+    drawn(page, figures=2)
+    settings = {"prompt": "a knight", "steps": 2, "guidance": 2, "scheduler": "dpm++"}
+    for i, seed in enumerate((5, 4)):
+        assert (pixels(page, i) - python_s(seed=seed, **settings)).abs().max() <= 1
+    assert page.locator(".settings strong").all_text_contents() == ["seed 5", "seed 4"]
+    page.click("#release")
+    assert page.locator("figure").count() == 1
+    playwright.expect(page.locator(".settings strong")).to_have_count(0)
+
+
+def test_two_settings_stand_side_by_side_and_the_address_holds_both(fresh, site):
+    page = fresh()
+    page.goto(site.address + SHORT)
+    drawn(page)
+    page.click("#keep")
+    page.fill("#guidance", "0")
+    page.click("#draw")
+    drawn(page, figures=2)
+    assert (pixels(page, 0) != pixels(page, 1)).any()
+    again = fresh()
+    again.goto(page.url)
+    drawn(again, figures=2)
+    assert all((pixels(page, i) == pixels(again, i)).all() for i in (0, 1))
+
+
+def test_back_and_forward_bring_the_settings_back(fresh, site):
+    page = fresh()
+    page.goto(site.address + SHORT)
+    drawn(page)
+    first = pixels(page)
+    draw(page, prompt="a knight", seed=8)
+    drawn(page)
+    second = pixels(page)
+    for go, want, prompt in ((page.go_back, first, "a cat"), (page.go_forward, second, "a knight")):
+        page.evaluate("document.querySelectorAll('figure').forEach(one => one.remove())")
+        go()
+        drawn(page)
+        assert page.input_value("#prompt") == prompt and (pixels(page) == want).all()
+
+
+def test_a_link_with_nonsense_is_told_and_can_be_mended(fresh, site):
+    page = fresh()
+    page.goto(site.address + "#prompt=a+cat&steps=1000000&seed=0")  # a slider cannot hold it
+    page.wait_for_selector("figure.whole, #error:not([hidden])")
+    page.goto(site.address + "#prompt=a+cat&steps=2&seed=xyz")
+    assert 'got "xyz"' in complaint(page)
+    draw(page, seed=1)
+    drawn(page)
+
+
+def test_two_tabs_draw_at_once_and_a_tab_that_was_closed_opens_again(fresh, site):
+    first = fresh()
+    second = first.context.new_page()
+    for tab, seed in ((first, 1), (second, 2)):
+        tab.goto(f"{site.address}#prompt=a+cat&steps=3&seed={seed}")
+    for tab, seed in ((first, 1), (second, 2)):
+        drawn(tab)
+        is_python_s(tab, prompt="a cat", steps=3, seed=seed)
+    address = second.url
+    second.close()
+    third = first.context.new_page()
+    third.goto(address)
+    drawn(third)
+    is_python_s(third, prompt="a cat", steps=3, seed=2)
+
+
+# ---------------------------------------------------------------- what goes wrong outside
+
+
+def test_without_webassembly_a_line_says_so(fresh, site):
+    page = fresh(script="delete window.WebAssembly")
+    page.goto(site.address)
+    assert "no WebAssembly" in complaint(page)
+
+
+def test_a_network_that_fails_halfway_is_told_and_tried_again(fresh, site):
+    page = fresh()
+    site.cut = ("unet/diffusion_pytorch_model.safetensors", 5_000_000)
+    page.goto(site.address + SHORT)
+    said = complaint(page)
+    site.cut = None
+    assert said.startswith("the download stopped at ") and "of 24." in said
+    page.said.clear()  # the browser notes the failed request itself
+    page.click("#again")
+    drawn(page)
+    is_python_s(page, prompt="a cat", steps=2)
+
+
+def test_no_network_at_all_is_told(fresh, site):
+    page = fresh()
+    page.route("**/files.json", lambda route: route.abort())
+    page.goto(site.address + SHORT)
+    assert "the download could not start" in complaint(page)
+    page.said.clear()
+    page.unroute("**/files.json")
+    page.click("#again")
+    drawn(page)
+
+
+# ---------------------------------------------------------------- models that do not fit
+
+
+def damage(folder, what):
+    """Something is wrong with a model; what the page must say about it."""
+    unet, vae = folder / "unet" / parts.WEIGHTS["unet"], folder / "vae" / parts.WEIGHTS["vae"]
+    if what == "missing":
+        unet.unlink()
+        return "mine has no unet/diffusion_pytorch_model.safetensors"
+    if what == "cut":
+        unet.write_bytes(unet.read_bytes()[:-100])
+        return "unet/diffusion_pytorch_model.safetensors is damaged"
+    if what == "a pointer":
+        vae.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+        return "vae/diffusion_pytorch_model.safetensors is damaged"
+    if what == "large":
+        with unet.open("r+b") as file:
+            file.truncate(3_000_000_000)  # takes no room
+        return "is too large (3000 MB)"
+    if what == "not numbers":
+        weights = load_file(unet)
+        weights["conv_in.bias"][3] = float("nan")
+        save_file(weights, unet)
+        return "not numbers (NaN)"
+    if what == "another shape":
+        weights = load_file(vae)
+        weights["decoder.conv_in.bias"] = torch.zeros(7)
+        save_file(weights, vae)
+        return "has another shape: decoder.conv_in.bias is 7; here it must be"
+    if what == "another model's":
+        shutil.copy(vae, unet)
+        return "is another model's: it has no"
+    if what == "other words":
+        shutil.rmtree(folder / "tokenizer")
+        tokenizer = new_tokenizer(["a fox"])
+        tokenizer.save_pretrained(folder / "tokenizer")
+        return "has another shape: embeddings.token_embedding.weight is"
+    name, key, value, said = what
+    settings = json.loads((folder / name).read_text()) | {key: value}
+    (folder / name).write_text(json.dumps(settings))
+    return said
+
+
+WRONG = ["missing", "cut", "a pointer", "large", "not numbers", "another shape", "another model's", "other words"]
+SETTINGS = [
+    ("unet/config.json", "attention_head_dim", 8, "in unet, attention_head_dim is 8; here it must be 4"),
+    ("vae/config.json", "scaling_factor", 0, "vae/config.json is damaged (scaling_factor is 0)"),
+    ("tokenizer/tokenizer.json", "model", {"vocab": {}}, "tokenizer/tokenizer.json is damaged"),
+    ("unet/config.json", "sample_size", 16, "in unet, sample_size is 16; here it must be 8"),
+    ("scheduler/scheduler_config.json", "prediction_type", "v_prediction", 'this model predicts "v_prediction"'),
+]
+
+
+@pytest.mark.parametrize("what", [*WRONG, *SETTINGS], ids=lambda what: what if isinstance(what, str) else what[1])
+def test_a_model_that_does_not_fit_is_told_in_one_line_and_the_courses_draws_on(page, tmp_path, what):
+    mine = shutil.copytree(parts.MINI, tmp_path / "mine")
+    said = damage(mine, what)
+    page.set_input_files("#folder", mine)
+    assert said in complaint(page)
+    draw(page, prompt="a cat", negative="", seed=0, guidance=4, steps=2, scheduler="ddim")
+    drawn(page)
+    is_python_s(page, prompt="a cat", steps=2)
+
+
+# ---------------------------------------------------------------- keys, ears, small screens
+
+
+def test_all_can_be_done_from_the_keyboard(fresh, site):
+    page = fresh()
+    page.goto(site.address + SHORT)
+    drawn(page)
+    page.focus("#prompt")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("a knight")
+    page.evaluate("document.querySelectorAll('figure').forEach(one => one.remove())")
+    page.keyboard.press("Enter")
+    drawn(page)
+    reached = []
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
+    controls = ["draw", "keep", "copy", "negative", "seed", "dice", "guidance", "steps", "scheduler", "folder"]
+    assert [name for name in [*controls, "astronaut", "start", "knight"] if name not in reached] == []
+    film = page.get_by_role("slider", name="Step of the film")
+    film.focus()
+    page.keyboard.press("ArrowLeft")
+    assert "step 1 of 2" in film.get_attribute("aria-valuetext")
+    page.keyboard.press("Escape")
+
+
+def test_every_control_has_a_name_that_can_be_read_aloud(page):
+    for role in ("button", "textbox", "slider", "combobox", "progressbar", "img"):
+        for line in page.locator("body").aria_snapshot().splitlines():
+            words = line.strip().removeprefix("- ")
+            assert not words.startswith(role) or f'{role} "' in words, line
+    assert "The picture drawn for: " in page.locator("body").aria_snapshot()
+
+
+@pytest.mark.parametrize("width", [320, 400, 768, 1280])
+def test_nothing_is_cut_off_at_any_width(fresh, site, width):
+    page = fresh(width=width)
+    page.goto(site.address + "#prompt=a+photograph+of+an+astronaut&steps=1&beside.seed=1")
+    drawn(page, figures=2)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    over = """all => all.filter(one => { const box = one.getBoundingClientRect()
+        return box.width && (box.left < 0 || box.right > innerWidth) }).map(one => one.outerHTML.slice(0, 80))"""
+    assert page.locator("main *:not(#folder)").evaluate_all(over) == []
+
+
+def test_what_is_fetched_is_listed_and_small(fresh, site):
+    page, sizes = fresh(), []
+    page.on("requestfinished", lambda request: sizes.append(request.sizes()["responseBodySize"]))
+    page.goto(site.address + SHORT)
+    drawn(page)
+    assert 20e6 < sum(sizes) <= 26e6
