@@ -207,7 +207,7 @@ NO_FUNCTIONS = {
 
 @pytest.mark.parametrize("got", NO_FUNCTIONS)
 def test_the_line_says_what_came_in_place_of_the_function(capsys, got):
-    line = said(capsys, "3.1", lambda learner: NO_FUNCTIONS[got])
+    line = said(capsys, "3.3", lambda learner: NO_FUNCTIONS[got])
     assert line.startswith("wanted a function of 3 arguments, (x_t, t, x0); got ") and got in line
 
 
@@ -235,7 +235,7 @@ def test_the_second_of_two_functions_is_looked_at_as_well(capsys):
     }.items(),
 )
 def test_the_line_says_what_to_change(capsys, kind, hint):
-    assert hint in said(capsys, "3.1", answering(WRONG[kind]))
+    assert hint in said(capsys, "3.3", answering(WRONG[kind]))
 
 
 # ---------------------------------------------------------------- nothing is changed
@@ -351,7 +351,7 @@ def test_above_an_error_of_shapes_stand_the_shapes(capsys):
     with pytest.raises(RuntimeError, match="must match the size"):
         check_noise_of(lambda x_t, t, x0: x_t * torch.ones(5))
     assert capsys.readouterr().out == (
-        "3.1 stopped with an error; it was called with x_t (3, 4, 2, 2), t (3,) torch.int64, x0 (3, 4, 2, 2)\n"
+        "3.3 stopped with an error; it was called with x_t (3, 4, 2, 2), t (3,) torch.int64, x0 (3, 4, 2, 2)\n"
     )
 
 
