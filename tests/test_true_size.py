@@ -173,6 +173,14 @@ def test_lesson_4_cross_attention_of_the_unet(model):
 
 
 @torch.no_grad()
+def test_lesson_4_an_attention_block_of_the_unet(model):
+    _, my_attention_block = by_hand("solutions/04_unet", "my_cross_attention", "my_attention_block")
+    block, x, words = model.unet.down_blocks[0].attentions[0], noise(2, 320, 16, 16), noise(2, 77, 768, seed=1)
+    theirs = block(x, encoder_hidden_states=words).sample
+    assert_close(my_attention_block(block, x, words), theirs, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
 def test_lesson_4_self_attention_of_the_unet(model):
     layer, x = model.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn1, noise(2, 256, 320)
     mine = layer.to_out[0](attention(layer.to_q(x), layer.to_k(x), layer.to_v(x), layer.heads)[0])
