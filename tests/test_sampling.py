@@ -416,7 +416,6 @@ GUIDES = {
     "changed places": lambda e, x, s: x + s * (e - x),
     "not eps_text": lambda e, x, s: e + s * x,
     "before you scale": lambda e, x, s: s * x,
-    "one too large": lambda e, x, s: e + (s + 1) * (x - e),
     "no average": lambda e, x, s: e + s * (x - e) / 2,
     "is not used": lambda e, x, s: x,
     "wanted shape": lambda e, x, s: guide(e, x, s)[0],

@@ -26,7 +26,6 @@ def check_guide(
             "empty and text have changed places: scale 0 gives eps_empty, scale 1 gives eps_text": text - scale * gap,
             "scale the difference of the two, not eps_text": empty + scale * text,
             "subtract eps_empty from eps_text before you scale": empty + scale * text - empty,
-            "the scale is one too large: scale 1 gives eps_text": empty + (scale + 1) * gap,
             "no average: the difference counts `guidance_scale` times": empty + scale * gap / 2,
             "`guidance_scale` is not used": empty + gap,
         }
