@@ -6,7 +6,7 @@ import torch
 from sdlearn import scenes
 from sdlearn.measuring import Judge, answers, judge_loss, shares, spoil
 from sdlearn.parts import load_judge
-from sdlearn.scenes import VALIDATION, WORDS
+from sdlearn.scenes import TEST, VALIDATION, WORDS
 from sdlearn.training import fit
 
 
@@ -15,7 +15,7 @@ def judge():
     return load_judge()
 
 
-@pytest.mark.parametrize("held_out", [(), VALIDATION])
+@pytest.mark.parametrize("held_out", [(), VALIDATION, TEST])
 def test_the_judge_reads_real_scenes_in_all_attributes(judge, held_out):
     pictures, _, attributes = scenes.sample(512, seed=777, held_out=held_out)
     found = shares(judge, scenes.to_tensor(pictures), attributes)

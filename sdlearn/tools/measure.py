@@ -172,8 +172,6 @@ def main(
     with one_line():
         if n < 1 or steps < 1:
             raise ValueError(f"--n and --steps must be 1 or more; got {n} and {steps}")
-        if test and not TEST:
-            raise ValueError("--test: no test pairs have been drawn yet")
         check_file(json)
         found, folder, settings = hub.load(model, "cpu"), hub.find(model), {"guidance_scale": guidance, "steps": steps}
         source = sources.load(folder)
