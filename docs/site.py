@@ -10,7 +10,7 @@ import tomllib
 from functools import partial
 from pathlib import Path
 
-from live.build import build
+from live.build import build, place
 from sphinx.cmd.build import main as sphinx
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parent.parent
@@ -41,12 +41,6 @@ def to_repository(page: Path, source: Path, link: re.Match) -> str:
     if target.exists() or link[1].startswith("live/"):
         return link[0]
     return f"]({ADDRESS}/blob/main/{target.relative_to(source.resolve()).as_posix()}"
-
-
-def place(path: Path, target: Path) -> None:
-    """Copy a file, with the folders above it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(path, target)
 
 
 if __name__ == "__main__":

@@ -146,9 +146,10 @@ def read(
         except ValueError as error:
             bad.append(f"{file.name} ({error})")
             continue
-        large = fitted(image, 2 * size, pad)
-        versions = [fitted(image, size, pad), *(moved(large, mirror, rng) for _ in range(times - 1))]
-        pictures += [np.array(version) for version in versions]
+        pictures.append(np.array(fitted(image, size, pad)))
+        if times > 1:
+            large = fitted(image, 2 * size, pad)
+            pictures += [np.array(moved(large, mirror, rng)) for _ in range(times - 1)]
         captions += [caption] * times
     if bad:
         some = ", ".join(bad[:3]) + (", ..." if len(bad) > 3 else "")

@@ -85,6 +85,13 @@ def report(
     return found
 
 
+def first_of_each(
+    captions: list[str],
+) -> list[int]:  # rising
+    """Where each different caption stands first."""
+    return sorted({caption: i for i, caption in reversed(list(enumerate(captions)))}.values())
+
+
 def clip_retrieval(
     folder: Path,  # a directory made by `sdlearn-train`
     n: int,  # scenes
@@ -96,7 +103,7 @@ def clip_retrieval(
     size = clip.config.vision_config.image_size
     for kind, held_out in pairs.items():
         pictures, captions, _ = scenes.sample(n, 20_000 + seed, held_out, size)
-        first = sorted({caption: i for i, caption in reversed(list(enumerate(captions)))}.values())
+        first = first_of_each(captions)
         tokens = tokenize(tokenizer, [captions[i] for i in first])
         found[kind] = {"captions": len(first), "right": retrieval(clip, scenes.to_tensor(pictures[first]), tokens)}
     return found
@@ -119,7 +126,7 @@ def own_report(
     """
     clip, found = parts.load_clip(folder), {}
     for kind, (pictures, captions) in {"seen": source.training, "held out": source.held_out}.items():
-        different = sorted({caption: i for i, caption in reversed(list(enumerate(captions)))}.values())
+        different = first_of_each(captions)
         chosen = np.random.default_rng(seed).permutation(different)[:n]
         if len(chosen) < 2:
             continue

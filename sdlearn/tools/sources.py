@@ -50,14 +50,23 @@ class Folder:
 
     @cached_property
     def training(self) -> Captioned:
-        """All but the held-out pictures; of few there are shifted and scaled copies, as many as there are scenes."""
-        pairs = [(file, caption) for file, caption in folder.captioned(Path(self.folder)) if caption not in self.unseen]
+        """All but the held-out pictures; of few there are shifted and scaled copies, up to the number of scenes."""
+        pairs, _ = self.split
         return self.read(pairs, times=max(1, TRAINING // max(1, len(pairs))))
 
     @cached_property
     def held_out(self) -> Captioned:
         """What it never sees."""
-        return self.read([(file, text) for file, text in folder.captioned(Path(self.folder)) if text in self.unseen])
+        _, pairs = self.split
+        return self.read(pairs)
+
+    @cached_property
+    def split(self) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]]]:
+        """The pictures and captions to train on, and those that are held out; none of them is read yet."""
+        both, unseen = ([], []), {*self.unseen}
+        for file, caption in folder.captioned(Path(self.folder)):
+            both[caption in unseen].append((file, caption))
+        return both
 
     def read(self, pairs: list[tuple[Path, str]], times: int = 1) -> Captioned:
         """Read these pictures, as this source wants them."""
