@@ -23,7 +23,9 @@ def picks(
     n: int,
     batch: int,
 ) -> Tensor:  # batch, numbers below n
-    """Which examples the next batch holds."""
+    """Which examples the next batch holds. Raises ValueError if torch's default device is not the CPU."""
+    if (device := torch.get_default_device().type) != "cpu":
+        raise ValueError(f'torch\'s default device is {device}, but batches are drawn on the CPU: set it back to "cpu"')
     return torch.randint(n, (batch,), generator=generator)
 
 

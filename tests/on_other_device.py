@@ -89,6 +89,15 @@ def test_half_precision_paints_nearly_the_same_picture(ours, half, name):
     assert (other.cpu() - one).abs().mean() < 0.01
 
 
+@pytest.mark.parametrize("name", parts.SCHEDULERS)
+def test_another_default_device_draws_the_same_picture(theirs, name):
+    model = theirs._replace(scheduler=parts.make_scheduler(name, theirs.scheduler.config))
+    wanted = text_to_image(model, PROMPTS, steps=3)
+    with torch.device(NAME):
+        drawn = text_to_image(model, PROMPTS, steps=3)
+    assert_close(drawn.cpu(), wanted.cpu())
+
+
 def test_the_commands_picture_and_film(best, tmp_path):
     draw.main(PROMPTS[0], n=2, steps=2, out=tmp_path / "a.png", film=tmp_path / "a.gif")
     assert {file.name for file in tmp_path.iterdir()} == {"a.png", "a.gif"}
@@ -203,6 +212,12 @@ def test_every_part_learns_as_on_the_cpu_and_comes_home(part, request):
     losses, model = trained(part)
     assert losses == pytest.approx(before, rel=1e-3)
     assert next(model.parameters()).device.type == "cpu"
+
+
+@pytest.mark.parametrize("part", RUNS)
+def test_training_says_that_the_default_device_was_changed(part):
+    with torch.device(NAME), pytest.raises(ValueError, match=f"torch's default device is {NAME}, but batches are"):
+        trained(part)
 
 
 def test_a_run_that_was_stopped_goes_on_there(best, tmp_path):
