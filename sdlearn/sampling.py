@@ -61,6 +61,18 @@ def guide(
     return eps_empty + guidance_scale * (eps_text - eps_empty)
 
 
+def ddim_step(
+    x_t: Tensor,  # b c h w, latents at this step
+    eps: Tensor,  # b c h w, the noise in them, as predicted
+    a: Tensor,  # alpha_bar at this step, one number
+    a_next: Tensor,  # alpha_bar at the next step, one number
+) -> Tensor:  # b c h w, latents at the next step
+    """Estimate x0, then put the same noise back, less of it (DDIM, arXiv 2010.02502, eq. 12 without fresh noise)."""
+    check_shape(eps, "eps", *x_t.shape)
+    x0 = (x_t - (1 - a).sqrt() * eps) / a.sqrt()
+    return a_next.sqrt() * x0 + (1 - a_next).sqrt() * eps
+
+
 def denoise(
     unet,
     scheduler,  # with its timesteps set; if it adds noise of its own, from `prepare_scheduler`
@@ -119,9 +131,8 @@ def text_to_image(
 ) -> Tensor:  # b c h w, pictures, -1 .. 1
     """The whole of Stable Diffusion: encode the prompts, start from noise, denoise, decode.
 
-    Above guidance 1 it gives the picture of `StableDiffusionPipeline` with the same seed and settings. At 1 and
-    below the pipeline leaves the empty prompt out and draws as at 1, while here the formula holds: 0 ignores the
-    prompt. Raises ValueError for settings with which there is no picture.
+    Above guidance 1 it gives the picture of `StableDiffusionPipeline`, which at 1 and below leaves the empty prompt
+    out and draws as at 1; here 0 ignores the prompt. Raises ValueError for settings with which there is no picture.
     """
     tokenizer, text_encoder, vae, unet, scheduler = model
     prompts = [prompts] if isinstance(prompts, str) else prompts
@@ -130,12 +141,10 @@ def text_to_image(
     check_prompts(prompts, negative)
     check_settings(steps, guidance_scale, seed, height, width, factor)
     generator = torch.Generator().manual_seed(seed)
-    text = encode_prompts(tokenizer, text_encoder, prompts)
-    empty = encode_prompts(tokenizer, text_encoder, [negative] * len(prompts))
+    text, empty = (encode_prompts(tokenizer, text_encoder, x) for x in (prompts, [negative] * len(prompts)))
     scheduler = prepare_scheduler(scheduler, steps, generator)
     latents = initial_latents(unet, scheduler, len(prompts), generator, height // factor, width // factor)
-    latents = denoise(unet, scheduler, latents, empty, text, guidance_scale, **hooks)
-    pictures = decode_latents(vae, latents)
+    pictures = decode_latents(vae, denoise(unet, scheduler, latents, empty, text, guidance_scale, **hooks))
     if pictures.isnan().any():
         raise ValueError("the picture is not a number (NaN): the model's weights or settings are damaged")
     return pictures

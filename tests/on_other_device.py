@@ -15,7 +15,7 @@ from other_device import NAME, here
 from torch.testing import assert_close
 from torch.utils._pytree import tree_map
 
-from sdlearn import measuring, parts, recipes, scenes
+from sdlearn import judging, parts, recipes, scenes
 from sdlearn.clip import embed_pictures, new_clip, new_tokenizer, retrieval, tokenize
 from sdlearn.noising import predict_x0, q_sample, snr
 from sdlearn.notebook import playground, show
@@ -187,14 +187,14 @@ def clip_run(clip, **options):
 
 def judge_run(judge, **options):
     pictures, _, attributes = scenes.sample(64, seed=1)
-    return recipes.train_judge(judge, pictures, measuring.answers(attributes), steps=4, batch=4, fit=fit, **options)
+    return recipes.train_judge(judge, pictures, judging.answers(attributes), steps=4, batch=4, fit=fit, **options)
 
 
 RUNS = {
     "clip": (lambda: new_clip(new_tokenizer(scenes.sample(64, seed=1)[1])), clip_run),
     "vae": (new_vae, vae_run),
     "unet": (new_unet, unet_run),
-    "judge": (measuring.Judge, judge_run),
+    "judge": (judging.Judge, judge_run),
 }
 
 

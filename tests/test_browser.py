@@ -31,6 +31,7 @@ WIDGETS = {  # how many a lesson has
     "03_noising.ipynb": 2,
     "04_unet.ipynb": 2,
     "05_sampling.ipynb": 2,
+    "09_since_2022.ipynb": 2,
 }
 PAGE = {"width": 1280, "height": 720}
 

@@ -173,30 +173,6 @@ def png(
     return file.getvalue()
 
 
-def arrows(
-    boxes: Iterable[tuple[str, float, float, str]],  # text, x, y (0 .. 10, 0 .. 5), colour
-    links: Iterable[tuple[int, int, str]],  # from box, to box, what flows
-) -> Figure:
-    """A map: boxes, and arrows labelled with what flows."""
-    boxes = list(boxes)
-    figure, axes = plt.subplots(figsize=(9, 4.4), dpi=DPI)
-    for text, x, y, colour in boxes:
-        style = dict(boxstyle="round,pad=0.5", fc=colour, ec=INK)
-        axes.text(x, y, text, ha="center", va="center", fontsize=9, bbox=style, zorder=3)
-    for start, end, text in links:
-        (x0, y0), (x1, y1) = boxes[start][1:3], boxes[end][1:3]
-        arrow = dict(arrowstyle="->", color=ACCENT, lw=1.5, shrinkA=38, shrinkB=38)
-        axes.annotate("", (x1, y1), (x0, y0), arrowprops=arrow)
-        x, y, ha, va = (x0 + x1) / 2, (y0 + y1) / 2 + 0.16, "center", "bottom"
-        if y0 != y1:  # the text goes above a level arrow, to the right of any other
-            x, y, ha = x + 0.15, y - 0.16, "left"
-            va = "center" if x0 == x1 else "top" if (y1 - y0) * (x1 - x0) > 0 else "bottom"
-        axes.text(x, y, text, ha=ha, va=va, fontsize=8, color=ACCENT, zorder=4)
-    axes.set(xlim=(-0.6, 10.6), ylim=(0, 5))
-    axes.axis("off")
-    return finish(figure)
-
-
 def rendered(*figures: Figure) -> bytes:
     """Figures side by side, as a PNG file."""
     files = [BytesIO() for _ in figures]

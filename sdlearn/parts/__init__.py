@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig
 from transformers.utils import logging as transformers_logging
 
-from sdlearn.measuring import Judge
+from sdlearn.judging import Judge
 from sdlearn.parts import schema
 from sdlearn.parts.files import MINI, WEIGHTS, check, config, guarded, settings, tensors, weights
 
@@ -195,9 +195,23 @@ def load_judge(
     return judge.eval().requires_grad_(False)
 
 
+def load_fast(
+    root: str | Path = MINI,  # a directory made by `sdlearn-train fast`
+) -> UNet2DConditionModel:  # it predicts velocities; ready to use
+    """Load the U-Net that draws in one or two steps (lesson 9): 8 bits a weight, times its output channel's scale."""
+    root = Path(root)
+    settings(root, "unet")  # are they sane?
+    stored = part_of_ours(root, "fast")
+    scales = {name.removesuffix(".scale"): stored.pop(name) for name in [*stored] if name.endswith(".scale")}
+    with guarded(root, "fast"):
+        unet: Any = UNet2DConditionModel.from_config(config(root / "unet" / "config.json"))
+        unet.load_state_dict({name: x.float() * scales.get(name, 1) for name, x in stored.items()})
+    return unet.eval().requires_grad_(False)
+
+
 def part_of_ours(
     root: Path,
-    part: str,  # "clip" or "judge", which no pipeline has
+    part: str,  # "clip", "judge" or "fast", which no pipeline has
 ) -> dict[str, Tensor]:  # name -> weight
     """Read the weights of a part whose class is the course's own."""
     file = root / part / "model.safetensors"

@@ -10,6 +10,7 @@ folder   a folder of captioned pictures, read into arrays
 board    how far a training is, in one picture
 draw     `sdlearn-draw`: a picture from a prompt
 train    `sdlearn-train`: a model of one's own
+fast     its part that makes a U-Net of one or two steps
 export   `sdlearn-export`: the model as graphs that a browser runs
 measure  `sdlearn-measure`: does the picture show what the prompt said
 """

@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from sdlearn import parts, scenes
 from sdlearn.clip import embed_pictures, embed_text, retrieval, tokenize
-from sdlearn.measuring import faithfulness, named
+from sdlearn.judging import named, shares
+from sdlearn.measuring import interval
 from sdlearn.sampling import native_size, text_to_image
 from sdlearn.scenes import TEST, VALIDATION, WORDS, Pairs
 from sdlearn.tools import hub, sources
@@ -47,6 +48,16 @@ def paint(
     starts = progress(range(0, len(captions), batch))
     painted = [text_to_image(model, captions[i : i + batch], seed=seed + i, **settings).cpu() for i in starts]
     return torch.cat(painted)
+
+
+def faithfulness(
+    judge: nn.Module,  # a Judge, or another with the same answers
+    pictures: Tensor,  # b c h w, -1 .. 1
+    wanted: list[dict[str, str]],  # what each should show, as for `shares`
+) -> dict[str, float]:  # as from `shares`; "low" and "high": the interval of "all"
+    """How often the judge sees what was wanted, and how sure that is."""
+    found = shares(judge, pictures, wanted)
+    return found | dict(zip(("low", "high"), interval(found["all"], len(wanted)).tolist(), strict=True))
 
 
 def report(
@@ -179,8 +190,6 @@ def main(
     with one_line():
         if n < 1 or steps < 1:
             raise ValueError(f"--n and --steps must be 1 or more; got {n} and {steps}")
-        if test and not TEST:
-            raise ValueError("--test: no test pairs have been drawn yet")
         check_file(json)
         found, folder, settings = hub.load(model, "cpu"), hub.find(model), {"guidance_scale": guidance, "steps": steps}
         source, more = sources.load(folder), {}

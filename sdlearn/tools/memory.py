@@ -17,6 +17,7 @@ LIMITS = {  # below /sys/fs/cgroup: where a container's limit stands, and how mu
     "memory/memory.limit_in_bytes": "memory/memory.usage_in_bytes",
 }
 EXAMPLE = {"clip": 4e6, "vae": 16e6, "unet": 7e6, "judge": 2e6}  # bytes for each of a batch, at 64 pixels; measured
+EXAMPLE |= dict.fromkeys(("flow", "fast"), EXAMPLE["unet"])
 
 
 def free_memory(
