@@ -31,6 +31,9 @@ WIDGETS = {  # how many a lesson has
     "03_noising.ipynb": 2,
     "04_unet.ipynb": 2,
     "05_sampling.ipynb": 2,
+    "06_editing.ipynb": 2,
+    "07_new_words.ipynb": 1,
+    "08_measuring.ipynb": 1,
     "09_since_2022.ipynb": 2,
 }
 PAGE = {"width": 1280, "height": 720}
@@ -129,10 +132,15 @@ def turn(page, box):
     before = sources(box)
     assert before
     switch, line, slider = map(box.locator, ("input[type=checkbox]", "input[type=text]", ".noUi-handle"))
-    if box.locator("button").count():
-        number = box.locator("input[type=number]").first
-        number.fill(str(int(number.input_value()) + 1))
-        number.press("Enter")
+    number, another_colour = map(box.locator, ("input[type=number]", ".widget-toggle-button:not(.mod-active)"))
+    if another_colour.count():
+        another_colour.first.click()
+        box.locator(".widget-button").first.click()  # a square
+        box.get_by_role("button", name="Draw").click()
+    elif box.locator("button").count():
+        if number.count():
+            number.first.fill(str(int(number.first.input_value()) + 1))
+            number.first.press("Enter")
         box.locator("button").first.click()
     elif switch.count():
         switch.first.click()

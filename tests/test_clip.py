@@ -200,11 +200,11 @@ def test_loss_says_which_shapes_it_wants():
         contrastive_loss(torch.ones(3, 4), torch.ones(2, 4), torch.tensor(0.0))
 
 
-def test_the_u_net_gets_what_the_last_layer_but_one_makes(tok, clip):
+def test_the_u_net_gets_what_the_last_layer_but_two_makes(tok, clip):
     tokens, tower = tokenize(tok, ["a cat riding a horse", ""]), clip.text_model
     states = tower(tokens, output_hidden_states=True).hidden_states
     ours = text_encoder_of(clip)(tokens).last_hidden_state
-    torch.testing.assert_close(ours, tower.final_layer_norm(states[-2]))
+    torch.testing.assert_close(ours, tower.final_layer_norm(states[-3]))
     assert not torch.allclose(ours, tower(tokens).last_hidden_state, atol=0.1)
 
 

@@ -135,19 +135,6 @@ def matrix(
     return finish(figure)
 
 
-def channels(
-    latents: Tensor,  # b c h w
-    titles: Sequence[str] | None = None,  # one for each latent
-    zoom: int = 10,  # screen pixels per latent pixel
-) -> Figure:
-    """Each channel of each latent as a grey picture: one row per latent, -3 black, 3 white."""
-    b, c = latents.shape[:2]
-    grey = ((latents.float() / 6 + 0.5).clamp(0, 1) * 255).byte().cpu().numpy()  # b c h w
-    rgb = np.repeat(grey.reshape(b * c, *grey.shape[2:])[..., None], 3, -1)
-    names = [f"{titles[i]}, channel {j}" if titles else f"channel {j}" for i in range(b) for j in range(c)]
-    return sheet(rgb, names, columns=c, zoom=zoom)
-
-
 def overlay(
     image: Tensor | np.ndarray,  # c h w, -1 .. 1, or h w c uint8
     maps: Tensor | np.ndarray,  # n h w, one for each word, any size that divides the picture's

@@ -167,7 +167,7 @@ def stable_diffusion_scheduler() -> DDIMScheduler:
 def load_clip(
     root: str | Path = MINI,  # a directory made by `sdlearn-train`
 ) -> CLIPModel:  # both encoders, ready to use
-    """Load the text encoder of a model, rejoined with its last layer and the image encoder."""
+    """Load the text encoder of a model, rejoined with its last layers and the image encoder."""
     root = Path(root)
     text_encoder = load_part(CLIPTextModel, root, "text_encoder")
     with guarded(root, "clip/config.json"):

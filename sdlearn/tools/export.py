@@ -34,12 +34,16 @@ FREE = (  # settings that may differ from model to model: the graphs do not depe
 )
 
 
-class TextEncoder(nn.Module):
-    """The text encoder without its table of tokens: rows are looked up outside, so any vocabulary will do."""
+class Network(nn.Module):
+    """One network of a model, called as its graph will be."""
 
     def __init__(self, model):
         super().__init__()
         self.model = model
+
+
+class TextEncoder(Network):
+    """The text encoder without its table of tokens: rows are looked up outside, so any vocabulary will do."""
 
     def forward(
         self,
@@ -65,12 +69,8 @@ class Recorder:
         return attn.to_out[1](attn.to_out[0]((weights @ v).transpose(1, 2).flatten(2)))
 
 
-class NoisePredictor(nn.Module):
+class NoisePredictor(Network):
     """The U-Net, which also tells where it looked for each word."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
 
     def forward(
         self,
@@ -88,12 +88,8 @@ class NoisePredictor(nn.Module):
         return eps, torch.stack(fine).mean(0).transpose(1, 2).unflatten(2, (h, w))
 
 
-class Decoder(nn.Module):
+class Decoder(Network):
     """The VAE's decoder. The scale factor is a setting of the model's, so it is undone outside."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
 
     def forward(
         self,

@@ -33,12 +33,12 @@ def save_clip(clip: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
 
 
 def text_encoder_of(clip: CLIPModel) -> CLIPTextModel:
-    """The U-Net's text encoder, as in Stable Diffusion 2: a copy of CLIP's without the last layer.
+    """The U-Net's text encoder: a copy of CLIP's without the last two layers (Stable Diffusion 2: without the last).
 
-    The last layer sums captions up and ties words together (docs/what-was-tried.md).
+    The last layers sum captions up and tie words together (docs/what-was-tried.md).
     """
     theirs = clip.text_model
-    config = CLIPTextConfig(**theirs.config.to_dict() | {"num_hidden_layers": theirs.config.num_hidden_layers - 1})
+    config = CLIPTextConfig(**theirs.config.to_dict() | {"num_hidden_layers": theirs.config.num_hidden_layers - 2})
     ours = CLIPTextModel(config)
     ours.load_state_dict({name: theirs.state_dict()[name] for name in ours.state_dict()})
     return ours.eval()
