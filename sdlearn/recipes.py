@@ -3,8 +3,7 @@
 Each recipe takes the `fit` that is to run it: `training.fit`, or `tools.runs.fit` for a run that can be resumed.
 """
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,8 +18,6 @@ from sdlearn.sampling import encode_prompts
 from sdlearn.since_2022 import flow_loss, on_line
 from sdlearn.unet import diffusion_loss, drop_captions
 from sdlearn.vae import encode, scale_factor, vae_loss
-
-DROPOUT = 0.5  # in the text encoder's attention, while it encodes the captions that a U-Net learns from
 
 
 def picks(
@@ -92,37 +89,12 @@ def encoded(
     text_encoder: CLIPTextModel,
     pictures: np.ndarray,  # n h w c uint8
     captions: list[str],  # n
-    dropout: float = 0.0,  # how many of the text encoder's attention weights are dropped, at random
 ) -> tuple[Tensor, Tensor, Tensor]:  # n c h w latents, n l d captions, 1 l d the empty prompt; on the CPU
-    """Encode all training pictures and their captions once, since they do not change while the U-Net is trained.
-
-    With dropout a word's vector says less about the words before it, so the U-Net learns to read each word where it
-    stands (docs/what-was-tried.md).
-    """
+    """Encode all training pictures and their captions once, since they do not change while the U-Net is trained."""
     chunks = [slice(i, i + 256) for i in range(0, len(captions), 256)]
-    with dropped(text_encoder, dropout):
-        text = torch.cat([encode_prompts(tokenizer, text_encoder, captions[chunk]).cpu() for chunk in chunks])
+    text = torch.cat([encode_prompts(tokenizer, text_encoder, captions[chunk]).cpu() for chunk in chunks])
     latents = torch.cat([encode(vae, scenes.to_tensor(pictures[chunk])).cpu() for chunk in chunks])
     return latents, text, encode_prompts(tokenizer, text_encoder, [""]).cpu()
-
-
-@contextmanager
-def dropped(
-    text_encoder: CLIPTextModel,
-    dropout: float,
-) -> Generator[None, None, None]:
-    """While in use, attention weights of the text encoder are dropped at random."""
-    layers = [layer.self_attn for layer in text_encoder.encoder.layers]
-    before = [layer.dropout for layer in layers]
-    for layer in layers:
-        layer.dropout = dropout
-    text_encoder.train()
-    try:
-        yield
-    finally:
-        text_encoder.eval()
-        for layer, own in zip(layers, before, strict=True):
-            layer.dropout = own
 
 
 def train_unet(

@@ -27,7 +27,7 @@ CHUNK = 256  # pictures at once
 def run_flow(out: Path, source: sources.Source, board: Board, **options) -> Callable:  # saves what was trained
     """Train the noise predictor on as a flow model."""
     model = parts.load(out)
-    examples = recipes.encoded(model.vae, model.tokenizer, model.text_encoder, *source.training, recipes.DROPOUT)
+    examples = recipes.encoded(model.vae, model.tokenizer, model.text_encoder, *source.training)
     unet = model.unet.requires_grad_(True)
     look = partial(show, model, unet, source, board, 8, GUIDANCE)
     recipes.train_flow(unet, *examples, look=look, **options)

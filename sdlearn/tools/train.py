@@ -70,7 +70,7 @@ def run_unet(out: Path, source: sources.Source, board: Board, **options) -> Call
     tokenizer, device = parts.load_tokenizer(out), parts.best_device()
     text_encoder = parts.load_part(CLIPTextModel, out, "text_encoder").to(device)
     vae = parts.load_part(AutoencoderKL, out, "vae").to(device)
-    latents, text, empty = encoded(vae, tokenizer, text_encoder, *source.training, recipes.DROPOUT)
+    latents, text, empty = encoded(vae, tokenizer, text_encoder, *source.training)
     _, widths = WIDTHS[source.size]
     unet = new_unet(latents.shape[-1], latents.shape[1], text.shape[-1], widths)
     quick = parts.make_scheduler("dpm++", parts.stable_diffusion_scheduler().config)
