@@ -19,9 +19,9 @@ ALPHA_BAR = STABLE_DIFFUSION.alpha_bar
 
 def levels(
     steps: int = 20,
-    strength: float = 1.0,  # how much of the way is left to go: above 0, up to 1
+    strength: float = 1.0,  # the fraction of the steps to take: above 0, up to 1
 ) -> list[int]:  # falling; the last is 0, clean
-    """The levels that DDIM visits with Stable Diffusion's spacing, or the last of them, counted as in diffusers."""
+    """The levels that DDIM visits with Stable Diffusion's spacing; below strength 1 the last few, as in diffusers."""
     keep = int(steps * strength)
     if not 1 <= keep <= steps:
         raise ValueError(f"strength must leave 1 to {steps} of {steps} steps to go; got {strength}")
@@ -41,7 +41,7 @@ def guided(
     strong: Predictor,
     guidance_scale: float,
 ) -> Predictor:
-    """From the weak answer towards the strong one, and beyond."""
+    """Guidance: from the weak prediction towards the strong one, and beyond."""
     return lambda x_t, t: guide(weak(x_t, t), strong(x_t, t), guidance_scale)
 
 
@@ -72,7 +72,7 @@ def image_to_image(
     eps: Tensor,  # b c h w, drawn by the caller from N(0, 1)
     path: list[int],  # from `levels`: its first level says how much noise is added
 ) -> Tensor:  # b c h w, clean latents
-    """Start from a noisy picture in place of noise alone (SDEdit, arXiv 2108.01073)."""
+    """Start from a noisy picture instead of noise alone (SDEdit, arXiv 2108.01073)."""
     t = torch.full((len(x0),), path[0], device=x0.device)
     return follow(predict, q_sample(x0, t, eps), path)
 
@@ -93,10 +93,10 @@ def keep_outside(
 def follow_the_first(
     attn,  # one of the U-Net's attention layers
     hidden_states: Tensor,  # b l d, the positions
-    encoder_hidden_states: Tensor | None = None,  # b m d, the words; None: the positions look at one another
-    **_,  # what else diffusers hands over
+    encoder_hidden_states: Tensor | None = None,  # b m d, the words; None: self-attention
+    **_,  # what else diffusers passes
 ) -> Tensor:  # b l d
-    """Attention in which the second half of a batch has the weights of the first half, and its own values."""
+    """Attention in which the second half of a batch uses the weights of the first half, with its own values."""
     words = hidden_states if encoder_hidden_states is None else encoder_hidden_states
     q, k = (x.chunk(2)[0].repeat(2, 1, 1) for x in (attn.to_q(hidden_states), attn.to_k(words)))
     return attn.to_out[1](attn.to_out[0](attention(q, k, attn.to_v(words), attn.heads)[0]))
@@ -105,9 +105,9 @@ def follow_the_first(
 @contextmanager
 def injected(
     unet,
-    *kinds: str,  # "attn1": where positions look at one another; "attn2": where they look at the words
+    *kinds: str,  # "attn1": self-attention; "attn2": cross-attention
 ) -> Generator[None]:
-    """While in use, the second half of the pictures attends as the first half (prompt to prompt, arXiv 2208.01626)."""
+    """While in use, the second half of a batch attends as the first half does (prompt to prompt, arXiv 2208.01626)."""
     before = unet.attn_processors
     unet.set_attn_processor({n: follow_the_first if n.split(".")[-2] in kinds else p for n, p in before.items()})
     try:
@@ -125,7 +125,7 @@ def edges(
 
 
 def new_adapter(
-    channels: int,  # of what the U-Net's `conv_in` gives
+    channels: int,  # of the output of the U-Net's `conv_in`
     width: int = 96,
     factor: int = 8,  # pixels a side of one latent
 ) -> nn.Sequential:  # edges b 1 8h 8w -> b channels h w, all zero before training
@@ -139,9 +139,9 @@ def new_adapter(
 @contextmanager
 def steered(
     unet,
-    push: Tensor,  # b c h w, what an adapter says
+    push: Tensor,  # b c h w, the output of an adapter
 ) -> Generator[None]:
-    """While in use, `push` is added to what the U-Net's first convolution gives."""
+    """While in use, `push` is added to the output of the U-Net's first convolution."""
     hook = unet.conv_in.register_forward_hook(lambda module, given, out: out + push)
     try:
         yield

@@ -1,7 +1,7 @@
 """Does a picture show what its prompt said? A judge, a small classifier, reads pictures, and we count.
 
-The judge has seen blur and noise in training, since the VAE blurs, and held-out pairs too: it must read
-them without being surprised.
+The judge is trained on blurred and noisy pictures too, since the VAE blurs, and on held-out pairs too, since it
+must read them as reliably as the others.
 """
 
 import re
@@ -45,7 +45,7 @@ class Judge(nn.Module):
 def by_attribute(
     scores: Tensor,  # b values, those of all attributes side by side
 ) -> dict[str, Tensor]:  # attribute -> b values
-    """Split what a judge's last layer says by attribute."""
+    """Split the output of a judge's last layer by attribute."""
     return dict(zip(WORDS, scores.split([len(values) for values in WORDS.values()], 1), strict=True))
 
 
@@ -63,7 +63,7 @@ def spoil(
     pictures: Tensor,  # b c h w, -1 .. 1
     generator: torch.Generator,
 ) -> Tensor:  # b c h w
-    """Blur or coarsen half the pictures; add noise and a tint to all: a decoder's faults must not confuse the judge."""
+    """Blur or coarsen half the pictures; add noise and a tint to all: a decoder's flaws must not confuse the judge."""
     b = len(pictures)
     soft = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, 1)
     coarse = F.interpolate(F.avg_pool2d(pictures, 2), scale_factor=2, mode="bilinear")
@@ -77,7 +77,7 @@ def spoil(
 def answers(
     attributes: list[dict[str, str]],  # one scene each
 ) -> Tensor:  # b attributes, the index of each value in WORDS
-    """Attributes as numbers."""
+    """Turn attributes into numbers."""
     return torch.tensor([[WORDS[name].index(scene[name]) for name in WORDS] for scene in attributes])
 
 
@@ -109,7 +109,7 @@ def shares(
     judge: nn.Module,  # a Judge, or another with the same answers
     pictures: Tensor,  # b c h w, -1 .. 1
     wanted: list[dict[str, str]],  # what each should show: from `named`, or a scene's attributes
-) -> dict[str, float]:  # attribute -> fraction that show it, of the pictures asked to; "all": with nothing wrong
+) -> dict[str, float]:  # attribute -> fraction that show it, of those that should; "all": with nothing wrong
     """How often the judge sees what was wanted."""
     seen = read(judge, pictures)
     hits = {

@@ -1,4 +1,4 @@
-"""Lesson 8: how good a model's pictures are, and how sure that is.
+"""Lesson 8: how good a model's pictures are, and how certain we can be.
 
 `points` are pictures as a network sees them, one row of features for each: from CLIP, or from any other network.
 """
@@ -45,7 +45,7 @@ def needed(
     one: float,  # 0 .. 1, a true rate
     other: float,  # 0 .. 1, another
 ) -> int:  # pictures of each model
-    """How many pictures show the difference, 4 times in 5: (1.96 + 0.84)^2 (p (1 - p) + q (1 - q)) / (p - q)^2."""
+    """How many pictures reveal the difference 4 times in 5: (1.96 + 0.84)^2 (p (1 - p) + q (1 - q)) / (p - q)^2."""
     return round((1.96 + 0.84) ** 2 * (one * (1 - one) + other * (1 - other)) / (one - other) ** 2)
 
 
@@ -64,10 +64,10 @@ def frechet_distance(
 def kernel_distance(
     one: Tensor,  # b d, points
     other: Tensor,  # c d, points
-) -> Tensor:  # scalar, on average 0 if both come from one distribution; by chance below it, too
+) -> Tensor:  # scalar, on average 0 if both come from one distribution, so sometimes below 0
     """KID: mean k(x, x') + mean k(y, y') - 2 mean k(x, y), k = (x y / d + 1)^3 (arXiv 1801.01401, section 4).
 
-    Each point is compared with all *others* of its kind: with itself included, the mean would be too large.
+    Within a set, each point is compared with all *others*: with itself included, the mean would be too large.
     """
     check_shape(other, "other", "c", one.shape[-1])
     (b, d), c = one.shape, len(other)
@@ -90,7 +90,7 @@ def inside(
     known: Tensor,  # n d
     k: int = 3,  # neighbours
 ) -> Tensor:  # b, True where a point lies inside
-    """Whether each point is as near to a known one as that one's k-th neighbour is (arXiv 1904.06991, eq. 1).
+    """Whether each point is as near to some known one as that one's k-th neighbour is (arXiv 1904.06991, eq. 1).
 
     Precision is the fraction of painted points inside the real ones, recall that of real points inside the painted.
     """
@@ -103,7 +103,7 @@ def distances(
     points: Tensor,  # b d
     known: Tensor,  # n d
 ) -> Tensor:  # b n
-    """Euclidean distances, exact: by a matrix product they would be quicker, and wrong between near points."""
+    """Euclidean distances, exact: a matrix product would be quicker, but inaccurate for near points."""
     return torch.cdist(points, known, compute_mode="donot_use_mm_for_euclid_dist")
 
 
@@ -126,7 +126,7 @@ def variety(
 
 
 def operations(
-    run: Callable[[], object],  # what to count: it is called once, on the `meta` device for nothing
+    run: Callable[[], object],  # what to count: called once; on the `meta` device it costs nothing
 ) -> int:
     """Multiplications and additions in matrix products and convolutions, by torch's own counter."""
     with FlopCounterMode(display=False) as counter:

@@ -22,13 +22,13 @@ def new_vector(
     like: Tensor,  # k, tokens of words of the same kind
     eps: Tensor,  # d, drawn by the caller from N(0, 1)
 ) -> Tensor:  # d, where the new word starts
-    """Start among the words of its kind, and on none of them: mean + std eps, over their rows."""
+    """Start near the words of its kind, but on none of them: mean + std eps, over their rows."""
     check_shape(eps, "eps", table.shape[1])
     return table[like].mean(0) + table[like].std(0) * eps
 
 
 class WithWord(nn.Module):
-    """A noise predictor with the vector of a new word: `training.fit` changes what in it wants a gradient."""
+    """A noise predictor with the vector of a new word: `training.fit` trains whatever in it requires a gradient."""
 
     def __init__(self, text_encoder, unet, vector: Tensor):
         super().__init__()
@@ -82,13 +82,13 @@ def train_word(
 
 
 def lora(
-    y: Tensor,  # b l o, what the frozen layer makes of x
+    y: Tensor,  # b l o, the frozen layer's output for x
     x: Tensor,  # b l i, its input
     A: Tensor,  # r i, down to a few numbers
     B: Tensor,  # o r, and up again
     scale: float = 1.0,
 ) -> Tensor:  # b l o
-    """W x + scale B A x (arXiv 2106.09685, eq. 3); B A, as large as W, is never written out."""
+    """W x + scale B A x (arXiv 2106.09685, eq. 3); B A, as large as W, is never computed."""
     return y + scale * (x @ A.T) @ B.T
 
 
@@ -129,7 +129,7 @@ def put_lora(
     weights: dict[str, Tensor],  # from `new_lora`, `take_lora`, or a file
     scale: float = 1.0,
 ) -> UNet2DConditionModel:  # a copy, in which only LoRAs can be trained
-    """Put a LoRA beside each layer that it names. Raises ValueError for weights that are no LoRA of this U-Net."""
+    """Put a LoRA beside each layer that it names. Raises ValueError for weights that are not a LoRA of this U-Net."""
     unet, weights = copy.deepcopy(unet).requires_grad_(False), {k.removeprefix("unet."): x for k, x in weights.items()}
     layers, names = dict(unet.named_modules()), {name.rsplit(".lora_", 1)[0] for name in weights}
     if {*weights} != {f"{name}.lora_{x}.weight" for name in names for x in "AB"} or not names <= {*layers}:

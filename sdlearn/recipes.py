@@ -43,7 +43,7 @@ def train_clip(
     """Contrastive training on captions and pictures, half of each batch hard to tell apart.
 
     That half holds captions that share the most words with one of them: to tell these apart, CLIP must
-    read every word, while among captions drawn at random, style and place nearly always decide.
+    read every word; among captions drawn at random, style and place are nearly always enough.
     """
     words = torch.zeros(len(tokens), int(tokens.max()) + 1).scatter_(
         1, tokens, 1
@@ -66,7 +66,7 @@ def train_vae(
     fit: Callable = training.fit,
     **options,  # of `fit`
 ) -> list[float]:  # the loss at each step
-    """Train the autoencoder to give back what it is shown."""
+    """Train the autoencoder to reconstruct its input."""
     size = vae.config.sample_size
     if pictures.shape[1:] != (size, size, 3):
         raise ValueError(f"pictures must be (n, {size}, {size}, 3); got {pictures.shape}")
@@ -162,7 +162,7 @@ def train_fast(
     fit: Callable = training.fit,
     **options,  # of `fit`
 ) -> list[float]:  # the loss at each step
-    """Reflow: train on straight lines between each noise and its own end (arXiv 2209.03003, section 2.2)."""
+    """Reflow: train on straight lines between each noise and its own end (arXiv 2209.03003, algorithm 1)."""
 
     def examples(g):
         i, t = picks(g, len(noise), batch), even_times(batch, g)
@@ -181,7 +181,7 @@ def train_judge(
     fit: Callable = training.fit,
     **options,  # of `fit`
 ) -> list[float]:  # the loss at each step
-    """Train the judge of `sdlearn-measure` on real scenes, sharp and spoilt."""
+    """Train the judge of `sdlearn-measure` on real scenes, sharp and degraded."""
 
     def examples(g):
         i = picks(g, len(pictures), batch)

@@ -23,11 +23,11 @@ def encode_prompts(
 
 
 def prepare_scheduler(
-    scheduler,  # any of diffusers'; it stays as it is
+    scheduler,  # any of diffusers'; it is not changed
     steps: int,
     generator: torch.Generator,  # for schedulers that add noise of their own, such as DDPM
-):  # one of the same kind, with its timesteps set
-    """Make the scheduler of one run. Raises ValueError for more steps than this kind can take."""
+):  # a new one of the same kind, with its timesteps set
+    """Make the scheduler for one run. Raises ValueError for more steps than it can take."""
     scheduler, most = type(scheduler).from_config(scheduler.config), scheduler.config.num_train_timesteps
     scheduler.set_timesteps(min(steps, most))
     if steps > most or scheduler.timesteps.max() >= most:  # a step further than the U-Net knows
@@ -45,7 +45,7 @@ def initial_latents(
     height: int,  # of the latents
     width: int,  # of the latents
 ) -> Tensor:  # b c h w, pure noise
-    """Noise in the shape of the latents, as strong as the scheduler's first noise level."""
+    """Noise in the shape of the latents, scaled to the scheduler's first noise level."""
     shape = b, unet.config.in_channels, height, width
     noise = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
     return noise.to(unet.device, unet.dtype) * scheduler.init_noise_sigma
@@ -131,8 +131,8 @@ def text_to_image(
 ) -> Tensor:  # b c h w, pictures, -1 .. 1
     """The whole of Stable Diffusion: encode the prompts, start from noise, denoise, decode.
 
-    Above guidance 1 it gives the picture of `StableDiffusionPipeline`, which at 1 and below leaves the empty prompt
-    out and draws as at 1; here 0 ignores the prompt. Raises ValueError for settings with which there is no picture.
+    Above guidance 1, the picture is that of `StableDiffusionPipeline`. At 1 and below, the pipeline leaves out the
+    empty prompt and draws as at 1; here, 0 ignores the prompt. Raises ValueError for settings that cannot work.
     """
     tokenizer, text_encoder, vae, unet, scheduler = model
     prompts = [prompts] if isinstance(prompts, str) else prompts

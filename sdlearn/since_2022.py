@@ -16,7 +16,7 @@ from sdlearn.sampling import guide
 from sdlearn.shapes import check_shape
 from sdlearn.unet import attention
 
-LEVELS = 1000  # at time t a network is told 1000 t, as by diffusers' own flow schedulers
+LEVELS = 1000  # at time t a network is given 1000 t, as by diffusers' own flow schedulers
 Velocity = Callable[[Tensor, Tensor], Tensor]  # x_t b c h w, t b -> v b c h w
 
 
@@ -85,7 +85,7 @@ def euler(
     v: Velocity,
     noise: Tensor,  # b c h w, where the paths begin
     steps: int,
-) -> Tensor:  # steps + 1, b c h w: where they are at each time; the last are the pictures
+) -> Tensor:  # steps + 1, b c h w: the latents at each time; the last are clean
     """Follow a velocity from t = 1 to t = 0 in equal steps: x + (t_next - t) v(x, t)."""
     path = [noise]
     for t, t_next in pairwise(torch.linspace(1, 0, steps + 1, device=noise.device)):
@@ -96,7 +96,7 @@ def euler(
 def bend(
     path: Tensor,  # moments b c h w, from `euler`
 ) -> Tensor:  # scalar, 1 or more
-    """How much longer the paths are, together, than the straight lines between their ends; 1 if they are straight."""
+    """How much longer the paths are, together, than the straight lines between their ends; 1 if straight."""
     walked = path.diff(dim=0).flatten(2).norm(dim=-1)  # moments - 1, b
     return walked.sum() / (path[-1] - path[0]).flatten(1).norm(dim=-1).sum()
 
@@ -138,7 +138,7 @@ def joint_block(
     text: Tensor,  # b m d, the tokens of a prompt
     c: Tensor,  # b d, the condition: time and the whole prompt, embedded
 ) -> tuple[Tensor, Tensor]:  # b l d, b m d
-    """Picture and text, each with weights of its own, in one attention (MMDiT, arXiv 2403.03206, figure 2b)."""
+    """Picture and text, each with its own weights, in one attention (MMDiT, arXiv 2403.03206, figure 2b)."""
     a, l = block.attn, image.shape[1]  # noqa: E741
     ours, theirs = (norm.linear(F.silu(c)).chunk(6, -1) for norm in (block.norm1, block.norm1_context))
     h, w = modulate(image, *ours[:2]), modulate(text, *theirs[:2])

@@ -56,7 +56,7 @@ def vae_loss(
     """How far the reconstruction is from the picture, and a little KL: 0.5 L1 + 2 MSE + 1e-6 KL.
 
     L1 keeps edges, MSE keeps colours. Stable Diffusion's KL has the weight 1e-6 too (arXiv 2112.10752,
-    appendix G), but is added to a sum over the picture, ours to a mean: ours is the stronger.
+    appendix G), but is added to a sum over the picture, ours to a mean, so ours is stronger.
     """
     posterior = vae.encode(x).latent_dist
     z = reparameterise(posterior.mean, posterior.std, eps)

@@ -376,7 +376,7 @@ KEEPS = {
     " ok": lambda x, t, x0, eps, mask: torch.where(mask > 0, x, at(x0, t, eps) if t else x0),
     "wrong way round": mixed(turn=True),
     "nothing was put back": mixed(outside=lambda x, t, x0, eps: x),
-    "stands nothing": mixed(outside=lambda x, t, x0, eps: 0 * x),
+    "there is nothing": mixed(outside=lambda x, t, x0, eps: 0 * x),
     "as noisy as the latents": mixed(outside=lambda x, t, x0, eps: x0),
     "add no noise there": mixed(outside=lambda x, t, x0, eps: at(x0, t, eps)),
     "only noise": mixed(outside=lambda x, t, x0, eps: eps),

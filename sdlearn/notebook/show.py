@@ -38,7 +38,7 @@ def sheet(
     columns: int = 8,
     zoom: int = 2,  # screen pixels per pixel: whole numbers keep it sharp
 ) -> Figure:
-    """Pictures side by side, pixel for pixel."""
+    """Show pictures in rows, pixel for pixel."""
     images = as_array(images)
     columns = min(columns, len(images))
     size, rows = images.shape[1] * zoom, -(-len(images) // columns)
@@ -61,7 +61,7 @@ def strip(
     columns: int = 8,
     zoom: int = 2,
 ) -> Figure:
-    """At most `columns` moments of a film, the first and the last among them."""
+    """At most `columns` frames of a film, the first and the last among them."""
     some = np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int)
     return sheet(frames[some], [titles[i] for i in some], columns, zoom)
 
@@ -141,7 +141,7 @@ def overlay(
     titles: Sequence[str],  # the words
     zoom: int = 2,
 ) -> Figure:
-    """A picture with a heat map laid over it, once for each word: bright where the word was looked at."""
+    """A picture with a heat map laid over it, once for each word: bright where the word was attended to."""
     image = as_array(image[None])[0]
     heat = np.asarray(maps, dtype=float)
     heat = heat / heat.max(axis=(1, 2), keepdims=True)
@@ -178,7 +178,7 @@ def rendered(*figures: Figure) -> bytes:
 
 
 def finish(figure: Figure) -> Figure:
-    """Hand a figure to the notebook once, not twice, and as a small file."""
+    """Make a notebook show a figure once, not twice, and as a small file."""
     plt.close(figure)
     vars(figure)["_ipython_display_"] = partial(display_small, figure)  # IPython asks for this before anything else
     return figure
@@ -198,6 +198,6 @@ def display_small(
 
 
 def view(widget) -> dict[str, dict]:
-    """What tells a page to show a widget; ipywidgets 7, which Colab has, cannot say it itself as 8 can."""
+    """The data that make a page show a widget; ipywidgets 7, which Colab has, does not provide them, as 8 does."""
     version = {"version_major": 2, "version_minor": 0}  # of the protocol, not of ipywidgets
     return {"application/vnd.jupyter.widget-view+json": {**version, "model_id": widget.model_id}}

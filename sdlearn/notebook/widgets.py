@@ -64,7 +64,7 @@ def while_typing(
     still: Figure,  # what stays on a static page
     side: int = 256,  # screen pixels
 ) -> None:
-    """A picture that follows every key: for a model that draws in a few milliseconds.
+    """A picture that is redrawn at every keystroke, for a model that draws in a few milliseconds.
 
     An error in `draw` becomes the line under the picture, which stays as it was.
     """
@@ -91,7 +91,7 @@ def live(
     what: str,  # what there is to move
     *stills: Figure,  # what a static page shows
 ) -> None:
-    """Show a widget; where no kernel runs (a page on the web, a notebook just opened), a picture takes its place."""
+    """Show a widget; without a kernel (a page on the web, a notebook just opened), a picture takes its place."""
     print("Live, you can move:", what)
     show.display_small(*stills, widget=box)
 
@@ -139,7 +139,7 @@ def paint(
 
 
 def css(colour: Sequence[int] | np.ndarray) -> str:
-    """Red, green and blue as a page writes them."""
+    """Red, green and blue as a CSS colour."""
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
@@ -167,7 +167,7 @@ def by_eye(
     captions: Sequence[str],  # one for each picture
     verdicts: list[bool],  # empty; gets True or False for one picture after another, as they are clicked
 ) -> None:
-    """Ask the learner whether each picture shows what its caption says; a static page has all of them at once."""
+    """Ask you whether each picture shows what its caption says; a static page shows all of them at once."""
     frames, answers = show.as_array(pictures), {"yes": True, "no": False}
     screen, caption, note = widgets.Image(), widgets.Label(), widgets.Label()
     buttons = {word: widgets.Button(description=word) for word in (*answers, "back")}

@@ -64,7 +64,7 @@ FINE = 4  # drawn this many times larger, then shrunk: soft edges
 def sample(
     n: int,  # how many pictures
     seed: int,  # the same seed gives the same pictures on every machine
-    held_out: Pairs = (),  # VALIDATION or TEST: only these pairs, all riding; else neither of them ever meets
+    held_out: Pairs = (),  # VALIDATION or TEST: only these pairs, all riding; else none of either
     size: int = SIZE,  # pixels per side; the scenes and captions do not depend on it
 ) -> tuple[np.ndarray, list[str], list[dict[str, str]]]:  # pictures n h w c uint8, captions, attributes
     """Draw `n` random scenes. The attributes say what is in the picture, even where the caption does not.
@@ -136,7 +136,7 @@ def draw(
 def to_tensor(
     pictures: np.ndarray,  # b h w c uint8
 ) -> Tensor:  # b c h w, -1 .. 1
-    """Pictures as networks want them: channels first, numbers from -1 to 1."""
+    """Turn pictures into a tensor as networks take it: channels first, numbers from -1 to 1."""
     if pictures.ndim != 4 or pictures.shape[-1] != 3 or pictures.dtype != np.uint8:
         raise ValueError(f"pictures must be (b, h, w, 3) uint8; got {pictures.shape} {pictures.dtype}")
     return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).contiguous() / 127.5 - 1

@@ -1,7 +1,7 @@
-"""`sdlearn-train fast`: of a trained model, a U-Net that draws in one or two steps (lesson 9).
+"""`sdlearn-train fast`: from a trained model, a U-Net that draws in one or two steps (lesson 9).
 
-Two parts. `flow`: the noise predictor, trained on as a flow model. `fast`: the flow model, trained on pairs of noise
-and latents that it made itself, slowly and with guidance; afterwards it needs neither many steps nor guidance.
+Two parts. `flow`: the noise predictor, fine-tuned into a flow model. `fast`: the flow model, fine-tuned on pairs of
+noise and latents that it made itself, in several steps and with guidance; afterwards it needs neither.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ CHUNK = 256  # pictures at once
 
 
 def run_flow(out: Path, source: sources.Source, board: Board, **options) -> Callable:  # saves what was trained
-    """Train the noise predictor on as a flow model."""
+    """Fine-tune the noise predictor into a flow model."""
     model = parts.load(out)
     examples = recipes.encoded(model.vae, model.tokenizer, model.text_encoder, *source.training)
     unet = model.unet.requires_grad_(True)
@@ -35,7 +35,7 @@ def run_flow(out: Path, source: sources.Source, board: Board, **options) -> Call
 
 
 def run_fast(out: Path, source: sources.Source, board: Board, **options) -> Callable:
-    """Train the flow model on pairs that it makes first."""
+    """Fine-tune the flow model on pairs that it makes first."""
     model, file = parts.load(out), out / "checkpoints" / "pairs.safetensors"
     with parts.quiet():
         unet = UNet2DConditionModel.from_pretrained(out / "flow", use_safetensors=True, local_files_only=True)
@@ -50,7 +50,7 @@ def run_fast(out: Path, source: sources.Source, board: Board, **options) -> Call
 
 
 def show(model, unet, source, board, steps: int, guidance_scale: float, losses: list[float]) -> None:
-    """Draw the board: the loss, and what the model draws by now."""
+    """Draw the board: the loss, and what the model draws so far."""
     asked, flow = sources.shown(source)[1], model._replace(unet=unet, scheduler=flow_scheduler())
     board.show(losses, text_to_image(flow, asked, steps=steps, guidance_scale=guidance_scale).cpu(), asked)
 
@@ -74,7 +74,7 @@ def pairs(
 
 
 def made_once(file: Path, make: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """What `make` gives, kept in a file for a run that is resumed."""
+    """The result of `make`, kept in a file for a run that is resumed."""
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         with saving.whole_file(file) as new:

@@ -1,4 +1,4 @@
-"""Parts to disk, in the layout of a `StableDiffusionPipeline`; each folder and file as a whole or not at all."""
+"""Save parts in the layout of a `StableDiffusionPipeline`; each folder and file completely or not at all."""
 
 import json
 import os
@@ -92,7 +92,7 @@ def save_index(folder: Path) -> None:
 
 
 def save_json(content: dict, file: Path) -> None:
-    """Save settings or figures, indented, for people to read too."""
+    """Save settings or figures as JSON, indented, so that people can read them too."""
     with whole_file(file) as new:
         new.write_text(json.dumps(content, indent=2) + "\n")
 
@@ -102,7 +102,7 @@ def save_json(content: dict, file: Path) -> None:
 
 @contextmanager
 def whole_folder(folder: Path) -> Generator[Path, None, None]:
-    """Write into what comes, a new folder; it takes the other's place only when all is written."""
+    """Yield a new folder to write into; it replaces the old one only when everything is written."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         dir=folder.parent, prefix=f".{folder.name}-", ignore_cleanup_errors=True
@@ -119,9 +119,9 @@ def whole_folder(folder: Path) -> Generator[Path, None, None]:
 
 @contextmanager
 def whole_file(file: Path) -> Generator[Path, None, None]:
-    """Write to what comes, a new file beside it; it takes the other's place only when all is written.
+    """Yield a new file to write to, beside the old one; it replaces that only when everything is written.
 
-    A link is followed: what it points to is replaced, the link stays. Raises OSError as `check_file` does.
+    A link is followed: what it points to is replaced, and the link stays. Raises OSError as `check_file` does.
     """
     check_file(file)
     target = file.resolve()
@@ -138,7 +138,7 @@ def whole_file(file: Path) -> Generator[Path, None, None]:
 
 
 def check_file(file: Path | None) -> None:
-    """Raise OSError, in one line, if a file could not be written: asked before the work is done, not only after."""
+    """Raise a one-line OSError if a file could not be written: checked before the work is done, not only after."""
     if not file:
         return
     target = file.resolve()

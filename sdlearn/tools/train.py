@@ -1,4 +1,4 @@
-"""`sdlearn-train`: trains the parts of a model, one after another, into a directory; a stopped run goes on."""
+"""`sdlearn-train`: trains the parts of a model, one after another, into a directory; a stopped run can be resumed."""
 
 import inspect
 import os
@@ -107,7 +107,7 @@ def check_options(
     precision: str | None,
     size: int | None,
 ) -> None:
-    """Raise ValueError for options with which there is nothing to train."""
+    """Raise ValueError for options that cannot work."""
     if not set(chosen) <= set(RUNS):
         raise ValueError(f'cannot train "{chosen[0]}": choose one of {", ".join(RUNS)}, all')
     if steps is not None and not 1 <= steps <= MOST:
@@ -125,12 +125,12 @@ def check_options(
 
 
 def usual_steps(part: str) -> int:
-    """How many steps a part is trained for if nobody says otherwise."""
+    """How many steps a part is trained for by default."""
     return inspect.signature(getattr(recipes, f"train_{part}")).parameters["steps"].default
 
 
 def leftovers(out: Path) -> list[Path]:
-    """What killed runs have left half written, by the very names that `saving` gives, and nothing else."""
+    """What killed runs have left half written, matched by exactly the names that `saving` gives."""
     names = "|".join([*RUNS, "text_encoder", "tokenizer", "scheduler"])
     folders = [path for path in out.glob(".*-*") if re.fullmatch(rf"\.({names})-\w{{8}}", path.name) and path.is_dir()]
     files = [*out.glob(".*.part"), *(out / "checkpoints").glob(".*.part")]
@@ -141,7 +141,7 @@ def leftovers(out: Path) -> list[Path]:
 def held(out: Path, processes: PartialState) -> Generator[None, None, None]:
     """Hold a directory while a training writes into it. Raises ValueError if another training holds it.
 
-    What a killed run has left half written is removed. The lock is the system's: it goes with the process.
+    What a killed run has left half written is removed. The lock is the system's: it ends with the process.
     """
     if not processes.is_main_process:
         yield
@@ -189,18 +189,18 @@ def train_part(
 
 @call_parse(pos=["what"])
 def main(
-    what: str = "all",  # clip, vae, unet, all of these, judge (for sdlearn-measure), or fast (a few-step U-Net)
+    what: str = "all",  # clip, vae, unet, all (these three), judge (for sdlearn-measure), or fast (a few-step U-Net)
     out: Path = Path("runs/mine"),  # directory for the trained parts; a StableDiffusionPipeline once all are trained
     steps: int | None = None,  # batches for each part, instead of the usual number
     batch: int | None = None,  # examples in each batch, instead of the usual number
     seed: int = 0,  # for the initial weights and all batches
     precision: str | None = None,  # no or bf16; if left out, bf16 where the processor has fast units for it
-    resume: bool = False,  # go on with a run that was stopped
+    resume: bool = False,  # continue a run that was stopped
     data: Path | None = None,  # a folder of captioned pictures; if left out, the scenes that the course draws
-    size: int | None = None,  # pixels a side: 64, as if left out, 96, or 128 with wider networks, for a GPU
-    pad: str | None = None,  # for data: a colour that fills pictures up to a square; else their middle is cut out
-    mirror: bool = False,  # for data: pictures may be mirrored, since nothing in them has a side
-    held_out: str | None = None,  # for data: a fraction of the captions, or a file of them; if left out, 0.1
+    size: int | None = None,  # pixels a side: 64 (if left out), 96, or 128 (wider networks, for a GPU)
+    pad: str | None = None,  # for data: a colour to pad pictures to a square; if left out, their middle is cut out
+    mirror: bool = False,  # for data: copies may be mirrored, if left and right do not matter
+    held_out: str | None = None,  # for data: the fraction of captions to hold out, or a file of them; if left out, 0.1
 ):
     """Train the parts of a small Stable Diffusion on pictures that the course draws, or on your own."""
     chosen = TOGETHER.get(what, (what,))

@@ -106,7 +106,7 @@ def check_keep_outside(
         wrong = {
             "the mask is the wrong way round: 1 is drawn anew, 0 stays": mix(old, latents),
             "nothing was put back: outside the mask is the picture": latents,
-            "outside the mask stands nothing": mask * latents,
+            "outside the mask there is nothing": mask * latents,
             "outside, the picture must be as noisy as the latents inside: noise it to level t": mix(latents, x0),
             "at level 0 the picture is clean: add no noise there": mix(latents, noisy(x0, t, eps)),
             "outside is only noise: the picture has to be in it": mix(latents, eps),

@@ -21,8 +21,8 @@ def check_time_embedding(
     t, width, i = torch.tensor([0, 1, 30, 500, 999]), 12, torch.arange(6)
     cosines, sines = time_embedding(t, width).chunk(2, 1)
 
-    def waves(speeds):
-        angles = t[:, None] * speeds
+    def waves(frequencies):
+        angles = t[:, None] * frequencies
         return torch.cat([angles.cos(), angles.sin()], 1)
 
     wrong = {
@@ -96,7 +96,7 @@ def check_unet_with_words(
     yield compare(got, net(x, t, encoder_hidden_states=words).sample, wrong, atol=1e-4)
 
 
-def walked(net, x, t, words, mistake: str) -> Tensor:  # as 4.4 takes and gives; and which mistake to make
+def walked(net, x, t, words, mistake: str) -> Tensor:  # as 4.3 takes and gives; and which mistake to make
     """The way through the U-Net, with a typical mistake on it."""
     temb = net.time_embedding(time_embedding(t, 128))
 
@@ -207,7 +207,7 @@ def skips_zeroed(
 def check_word_centres(
     my_word_centres: Callable,  # (maps, tokens b, side) -> b 2
 ) -> Hints:
-    """4.6: where in each picture its word was listened to, as one row and one column."""
+    """4.6: where in each picture its word was attended to, as one row and one column."""
     generator, side, b = torch.Generator().manual_seed(45), 4, 3
     maps = {
         f"layer {i}": [(9 * torch.rand(b, 2, positions, 6, generator=generator)).softmax(-1) for _ in range(2)]

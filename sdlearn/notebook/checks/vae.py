@@ -143,7 +143,7 @@ def arc(
     dims: tuple[int, ...] = (1, 2, 3),  # what counts as one arrow
     angle_of: Callable[[Tensor], Tensor] = torch.acos,  # from the cosine
 ) -> Tensor:  # b c h w
-    """Slerp, and what becomes of it with arrows or angles that are not meant."""
+    """Slerp, or what comes of it with the wrong vectors or angles."""
     angle = angle_of((a * b).sum(dims, True) / (a.square().sum(dims, True) * b.square().sum(dims, True)).sqrt())
     return (((1 - w) * angle).sin() * a + (w * angle).sin() * b) / angle.sin()
 
