@@ -195,5 +195,7 @@ def test_a_folder_of_ones_own_makes_a_pipeline_too(tmp_path, monkeypatch, capsys
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert set(figures) == {"real, seen", "painted, seen", "real, held out", "painted, held out"}
     assert figures["real, held out"]["captions"] == 3 and figures["real, seen"]["psnr"] > 5
+    with pytest.raises(CliError, match="--test is for models of the course's scenes"):
+        measure.main(model=str(out), n=8, steps=1, test=True)
     train.main("all", out=out, steps=2, batch=4, resume=True)  # it goes on with the folder that it began with
     assert "unet is trained already" in capsys.readouterr().out
