@@ -1,15 +1,14 @@
 // The page itself: what is typed goes to the worker, what it draws comes onto the page.
-// Texts are only ever set as text, never as markup.
 
 import { advise, known, parse, toggle } from "./caption.js"
 import { listen } from "./drop.js"
 import { Figure } from "./figure.js"
 import { check, DEFAULTS, fromHash, toHash } from "./settings.js"
 import { Sketch } from "./sketch.js"
+import { at, complain, loading, offer, say } from "./status.js"
 import { Tokenizer } from "./tokenizer.js"
 import { markChips, showChips, showTokens } from "./words.js"
 
-const at = id => document.getElementById(id)
 const form = at("ask")
 const models = {} // name -> { tokenizer, groups }, as soon as the worker has opened it
 let worker, dropped // the name of the folder that was dropped
@@ -35,17 +34,6 @@ function load() {
   at("again").hidden = true
   say("Loading the model ...")
   worker.postMessage({ do: "open" })
-}
-
-function offer(text) {
-  at("again").textContent = text
-  at("again").hidden = false
-}
-
-function loading({ done, all }) {
-  at("bar").value = done / all
-  if (done === all) say("Preparing the model ...")
-  else if (!at("status").textContent.includes("MB")) say(`Loading the model, ${Math.round(all / 1e6)} MB, once ...`)
 }
 
 function opened({ model, tokenizerFile, length, groups, fast }) {
@@ -188,33 +176,14 @@ function typed() {
   at("advice").textContent = [...new Set(odd)].join(" ")
 }
 
-/** After each key, where it is wanted: the picture of one step. */
-function redraw() {
-  if (!sketch.on) return
-  try {
-    complain("")
-    sketch.draw()
-  } catch (error) {
-    complain(error.message)
-  }
-}
-
 function useModel() {
   const { groups } = models[at("model").value]
   showChips(at("chips"), groups, (group, phrase) => {
     at("prompt").value = toggle(at("prompt").value, groups, group, phrase)
     typed()
-    redraw()
+    sketch.draw()
   })
   typed()
-}
-
-const say = text => (at("status").textContent = text)
-
-function complain(text) {
-  at("error").textContent = text
-  at("error").hidden = !text
-  if (text) say("")
 }
 
 /** Open a model that somebody dropped or chose. */
@@ -241,7 +210,7 @@ form.onsubmit = event => {
 addEventListener("input", event => {
   if (event.target.form !== form) return
   typed()
-  redraw()
+  sketch.draw()
 })
 at("model").onchange = useModel
 at("prompt").onkeydown = event => {

@@ -2,8 +2,7 @@
 
 import { paint } from "./picture.js"
 import { check } from "./settings.js"
-
-const at = id => document.getElementById(id)
+import { at, complain } from "./status.js"
 
 export class Sketch {
   /** @param post - sends the worker a message */
@@ -40,13 +39,18 @@ export class Sketch {
     at("sketch").hidden = true
   }
 
-  /** Ask for the picture of what stands in the form, unless it makes none. */
+  /** Where it is wanted, ask for the picture of what stands in the form. */
   draw() {
     if (!this.on) return
-    const settings = check({ prompt: at("prompt").value, seed: at("seed").value })
-    this.begun = performance.now()
-    this.seed = settings.seed
-    this.post({ do: "sketch", id: ++this.id, settings })
+    try {
+      const settings = check({ prompt: at("prompt").value, seed: at("seed").value })
+      complain("")
+      this.begun = performance.now()
+      this.seed = settings.seed
+      this.post({ do: "sketch", id: ++this.id, settings })
+    } catch (error) {
+      complain(error.message)
+    }
   }
 
   drawn({ id, frame }) {

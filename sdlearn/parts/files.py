@@ -119,7 +119,8 @@ def remedy(
         again = "give the hub name once more where there is a network"
         return f"remove {file.resolve()} and {again}" if file.is_file() else again
     if part in ("judge", "fast"):  # no pipeline needs it
-        return f"remove {root / part} if it is there and make it again with `sdlearn-train {part} --out {root} --resume`"
+        again = f"`sdlearn-train {part} --out {root} --resume`"
+        return f"remove {root / part} if it is there and make it again with {again}"
     if not (root / "checkpoints").is_dir():  # which `sdlearn-train` leaves in what it made
         return "copy it again from where this directory came from"
     if part in ("scheduler", "model_index.json") and (root / "unet").exists():  # the same for every model of the course
