@@ -85,7 +85,8 @@ def test_every_scheduler_paints_the_same_picture(ours, theirs, name):
 @pytest.mark.parametrize("name", parts.SCHEDULERS)
 def test_half_precision_paints_nearly_the_same_picture(ours, half, name):
     scheduler = parts.make_scheduler(name, ours.scheduler.config)
-    one, other = (text_to_image(model._replace(scheduler=scheduler), "a cat", steps=2) for model in (ours, half))
+    settings = {"steps": 2, "guidance_scale": 1.5}  # so few steps at guidance 4 make a little rounding large
+    one, other = (text_to_image(model._replace(scheduler=scheduler), "a cat", **settings) for model in (ours, half))
     assert (other.cpu() - one).abs().mean() < 0.01
 
 
@@ -123,10 +124,11 @@ def code_under(heading):
 def test_the_last_section_of_lesson_5(best):
     names = {}
     for source in [*code_under(None), *code_under("## The real one")]:
-        exec(source.replace("= 100,", "= 4,"), names)  # four steps instead of a hundred
+        adapted = source.replace("= 100,", "= 4,").replace('"mps" if mps else "cpu"', f'"{NAME}"')
+        exec(adapted, names)  # four steps instead of a hundred, on this device
     assert names["steps"] == 4
     assert names["device"].type == names["latents"].device.type == NAME
-    assert names["picture"].size == (64, 64)
+    assert names["decoded"].shape == (1, 3, 64, 64)
 
 
 # ---------------------------------------------------------------- looking inside

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import shutil
 from types import SimpleNamespace
 
 import diffusers
@@ -270,6 +271,7 @@ def tiny_world(monkeypatch):
 
 @pytest.mark.slow
 def test_one_command_makes_a_fast_unet(copy, tiny_world, capsys):
+    shutil.rmtree(copy / "fast")
     train.main("fast", out=copy, steps=2, batch=2)
     unet = parts.load_fast(copy)
     with torch.no_grad():
