@@ -36,7 +36,7 @@ WIDGETS = {  # how many a lesson has
     "08_measuring.ipynb": 1,
     "09_since_2022.ipynb": 2,
 }
-UNSETTLED = ("06_editing.ipynb", "07_new_words.ipynb", "09_since_2022.ipynb")  # long trainings come before their widgets
+UNSETTLED = ("06_editing.ipynb", "07_new_words.ipynb", "09_since_2022.ipynb")  # long trainings come first
 PAGE = {"width": 1280, "height": 720}
 
 
