@@ -78,7 +78,7 @@ survey: $(STAMP)
 	@PYTHONPATH=tests $(PY) -m benchmarks.survey $(ARGS)
 
 bench: $(STAMP)
-	@cd tests && ../$(PY) -m benchmarks.cost && ../$(PY) -m benchmarks.loop && ../$(PY) -m benchmarks.widgets
+	@cd tests && ../$(PY) -m benchmarks.cost && ../$(PY) -m benchmarks.loop && ../$(PY) -m benchmarks.widgets && ../$(PY) -m benchmarks.page
 
 fuzz: $(STAMP)
 	@cd tests && ../$(PY) fuzz.py $(ARGS) && ../$(PY) kills.py
@@ -95,8 +95,9 @@ style: $(STAMP)
 	$(VENV)/bin/ty check
 
 browser: $(STAMP)
-	@$(PY) -c "import jupyterlab_slideshow, playwright" 2>/dev/null || $(PY) -m pip install -q -c constraints.txt -e .[test,browser]
-	$(PY) -m pytest tests/test_browser.py $(ARGS)
+	@$(PY) -c "import jupyterlab_slideshow, onnxscript, playwright" 2>/dev/null || $(PY) -m pip install -q -c constraints.txt -e .[test,browser,site]
+	@command -v npm >/dev/null && $(MAKE) -s $(NODE) || echo "No npm here, or nothing to be had from it: the live page is not tried."
+	$(PY) -m pytest tests/test_browser.py tests/test_live_page.py $(ARGS)
 
 $(NODE): docs/live/package-lock.json
 	@npm ci --prefix docs/live --ignore-scripts --silent

@@ -29,6 +29,8 @@ html_theme = "sphinx_book_theme"
 html_title = "sdlearn"
 html_static_path = ["_build/source/_static"]
 html_css_files = ["book.css"]
+html_favicon = "_build/source/_static/icon.svg"
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "repository_url": PROJECT["urls"]["Repository"],
     "use_repository_button": True,
@@ -36,6 +38,7 @@ html_theme_options = {
     "home_page_in_toc": True,
     "use_download_button": False,
     "use_fullscreen_button": False,
+    "navbar_persistent": [],  # the search field stands in the sidebar
     "pygments_light_style": "tango",
 }
 

@@ -3,6 +3,7 @@
 Everything comes from the repository and `node_modules`: the pages ask no other host for anything.
 """
 
+import json
 import re
 import shutil
 import sys
@@ -18,6 +19,7 @@ BUILD, NODE = HERE / "_build", HERE / "live" / "node_modules"
 PAGES = ("notebooks", "docs", "sdlearn/mini", "CONTRIBUTING.md", "CHANGELOG.md")
 KINDS = (".md", ".ipynb", ".png", ".gif")
 ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+CONTROL = '<div data-live="{}"></div>\n<script type="module" src="../live/lesson.js"></script>'
 LINK = re.compile(r"\]\((?!\w+:)([^)#]+)")  # to another file
 
 
@@ -30,21 +32,37 @@ def gather(source: Path) -> None:
             place(path, source / path.relative_to(ROOT))
     for page in source.rglob("*.md"):
         page.write_text(LINK.sub(partial(to_repository, page, source), page.read_text(encoding="utf-8")))
+    for page in source.rglob("*.ipynb"):
+        adapt(page, source)
     (source / "docs" / "index.md").rename(source / "index.md")
     place(HERE / "book.css", source / "_static" / "book.css")
-    place(NODE / "mathjax" / "tex-svg.js", source / "_static" / "mathjax" / "tex-svg.js")
+    place(HERE / "icon.svg", source / "_static" / "icon.svg")
+    for path in (NODE / "mathjax" / "tex-svg.js", *(NODE / "mathjax" / "sre").rglob("*.*")):  # formulas, read aloud too
+        place(path, source / "_static" / path.relative_to(NODE))
+
+
+def adapt(page: Path, source: Path) -> None:
+    """Mend a notebook's links; after a cell with `"live": "noise"` in its metadata, add its slider for the browser."""
+    notebook = json.loads(page.read_text(encoding="utf-8"))
+    for i, cell in reversed([*enumerate(notebook["cells"])]):
+        if cell["cell_type"] == "markdown":
+            text = "".join(cell["source"]).replace("](../docs/live/", "](../live/")  # where the site has it
+            cell["source"] = LINK.sub(partial(to_repository, page, source), text)
+        if name := cell["metadata"].get("live"):
+            control = {"cell_type": "markdown", "id": f"live-{name}", "metadata": {}, "source": CONTROL.format(name)}
+            notebook["cells"].insert(i + 1, control)
+    page.write_text(json.dumps(notebook), encoding="utf-8")
 
 
 def to_repository(page: Path, source: Path, link: re.Match) -> str:
     """A link to a file that is no page of the book, such as code, leads to the repository."""
     target = (page.parent / link[1]).resolve()
-    if target.exists() or link[1].startswith("live/"):
+    if target.exists() or link[1].startswith(("live/", "../live/", "/")):
         return link[0]
     return f"]({ADDRESS}/blob/main/{target.relative_to(source.resolve()).as_posix()}"
 
 
 if __name__ == "__main__":
     gather(BUILD / "source")
-    wrong = sphinx(["-c", str(HERE), "-W", "--keep-going", "-q", str(BUILD / "source"), str(BUILD / "html")])
     build(BUILD / "html" / "live")
-    sys.exit(wrong)
+    sys.exit(sphinx(["-c", str(HERE), "-W", "--keep-going", "-q", str(BUILD / "source"), str(BUILD / "html")]))

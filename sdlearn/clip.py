@@ -57,8 +57,8 @@ def merge(
 def new_tokenizer(
     captions: list[str],  # what to learn the words from
     merges: int = 1000,  # at most
-) -> CLIPTokenizer:  # every word of the captions becomes one token
-    """CLIP's own kind of tokenizer, with a vocabulary learnt from the captions; it has all bytes, for any alphabet."""
+) -> CLIPTokenizer:  # every word of the captions is one token, if `merges` suffice
+    """CLIP's kind of tokenizer, with a vocabulary learnt from the captions, and every byte, to read any alphabet."""
     rules = CLIPTokenizer().backend_tokenizer  # how CLIP splits a text
     text = rules.normalizer.normalize_str("\n".join(captions))  # lower case
     words = Counter(word for word, _ in rules.pre_tokenizer.pre_tokenize_str(text))  # spelt as in `byte_letters`
@@ -76,10 +76,10 @@ def byte_letters() -> list[str]:  # 256 characters
 
 def new_clip(
     tokenizer: CLIPTokenizer,  # gives the size of the vocabulary and the special tokens
-    dropout: float = 0.0,  # fraction of the text encoder's attention that is dropped, lest it learn pairs by heart
+    dropout: float = 0.0,  # fraction of attention weights set to zero in the text encoder, in training
     size: int = 64,  # pixels a side of a picture, which is cut into 8 x 8 patches
 ) -> CLIPModel:  # 1.3 M parameters, with random weights
-    """Two small transformers, one for captions and one for pictures, that share a space of 64 dimensions."""
+    """Two small transformers, one for captions and one for pictures, with a shared space of 64 dimensions."""
     shape = dict(hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=3, num_attention_heads=4)
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     words = dict(vocab_size=len(tokenizer), max_position_embeddings=LENGTH, attention_dropout=dropout)
@@ -101,7 +101,7 @@ def embed_text(
     clip: CLIPModel,
     tokens: Tensor,  # b l, token numbers
 ) -> Tensor:  # b d, length 1
-    """Captions as points in the shared space."""
+    """Embed captions in the shared space."""
     return F.normalize(clip.get_text_features(tokens.to(clip.device)).pooler_output, dim=-1)
 
 
@@ -109,7 +109,7 @@ def embed_pictures(
     clip: CLIPModel,
     pictures: Tensor,  # b c h w, -1 .. 1
 ) -> Tensor:  # b d, length 1
-    """Pictures as points in the shared space."""
+    """Embed pictures in the shared space."""
     check_pictures(pictures, 1)
     return F.normalize(clip.get_image_features(pictures.to(clip.device)).pooler_output, dim=-1)
 
@@ -145,6 +145,6 @@ def retrieval(
     pictures: Tensor,  # b c h w, -1 .. 1
     tokens: Tensor,  # b l, all different: the caption of each picture
 ) -> float:  # 0 .. 1
-    """How often the caption nearest to a picture, among all of these, is its own."""
+    """The fraction of pictures to which their own caption is the nearest of all."""
     similarity = embed_pictures(clip, pictures) @ embed_text(clip, tokens).T  # picture, caption
     return (similarity.argmax(1).cpu() == torch.arange(len(pictures))).float().mean().item()

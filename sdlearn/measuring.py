@@ -1,141 +1,134 @@
-"""Does a picture show what its prompt said? A judge, a small classifier, reads pictures, and we count.
+"""Lesson 8: how good a model's pictures are, and how certain we can be.
 
-The judge has seen blur and noise in training, since the VAE blurs, and held-out pairs too: it must read
-them without being surprised.
+`points` are pictures as a network sees them, one row of features for each: from CLIP, or from any other network.
 """
 
-import re
-from itertools import pairwise
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from sdlearn.scenes import SIZE, WORDINGS, WORDS
-from sdlearn.shapes import check_pictures
-
-
-class Judge(nn.Module):
-    """A convolutional network from a picture to one score for each value of each attribute."""
-
-    def __init__(
-        self,
-        size: int = SIZE,  # pixels a side of the pictures, divisible by 16
-    ):
-        super().__init__()
-        widths = (3, 24, 48, 64, 96)  # channels at 64, 32, 16, 8 and 4 pixels a side
-        self.layers = nn.Sequential(
-            *(
-                nn.Sequential(
-                    nn.Conv2d(a, b, 3, 2, 1), nn.GroupNorm(8, b), nn.SiLU(), nn.Conv2d(b, b, 3, 1, 1), nn.SiLU()
-                )
-                for a, b in pairwise(widths)
-            ),
-            nn.Flatten(),
-        )
-        self.scores = nn.Linear(widths[-1] * (size // 16) ** 2, sum(map(len, WORDS.values())))
-
-    def forward(
-        self,
-        pictures: Tensor,  # b c h w, -1 .. 1
-    ) -> dict[str, Tensor]:  # attribute -> b values
-        return by_attribute(self.scores(self.layers(pictures)))
-
-
-def by_attribute(
-    scores: Tensor,  # b values, those of all attributes side by side
-) -> dict[str, Tensor]:  # attribute -> b values
-    """Split what a judge's last layer says by attribute."""
-    return dict(zip(WORDS, scores.split([len(values) for values in WORDS.values()], 1), strict=True))
-
-
-def judge_loss(
-    judge: Judge,
-    pictures: Tensor,  # b c h w, -1 .. 1
-    answers: Tensor,  # b attributes, the index of the right value
-) -> Tensor:  # scalar
-    """Cross entropy, summed over the attributes."""
-    scores = judge(pictures)
-    return torch.stack([F.cross_entropy(scores[name], answers[:, i]) for i, name in enumerate(WORDS)]).sum()
-
-
-def spoil(
-    pictures: Tensor,  # b c h w, -1 .. 1
-    generator: torch.Generator,
-) -> Tensor:  # b c h w
-    """Blur or coarsen half the pictures; add noise and a tint to all: a decoder's faults must not confuse the judge."""
-    b = len(pictures)
-    soft = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    coarse = F.interpolate(F.avg_pool2d(pictures, 2), scale_factor=2, mode="bilinear")
-    which = torch.randint(4, (b, 1, 1, 1), generator=generator)
-    spoilt = torch.where(which == 0, soft, torch.where(which == 1, coarse, pictures))
-    noise = torch.randn(pictures.shape, generator=generator) * 0.12 * torch.rand(b, 1, 1, 1, generator=generator)
-    light = 0.05 * torch.randn(b, 3, 1, 1, generator=generator)
-    return (spoilt + noise + light).clamp(-1, 1)
-
-
-def answers(
-    attributes: list[dict[str, str]],  # one scene each
-) -> Tensor:  # b attributes, the index of each value in WORDS
-    """Attributes as numbers."""
-    return torch.tensor([[WORDS[name].index(scene[name]) for name in WORDS] for scene in attributes])
-
-
-@torch.no_grad()
-def read(
-    judge: nn.Module,
-    pictures: Tensor,  # b c h w, -1 .. 1
-) -> list[dict[str, str]]:  # what the judge sees in each
-    """Name the value of every attribute of every picture."""
-    check_pictures(pictures, 1)
-    best = {name: score.argmax(1).tolist() for name, score in judge(pictures).items()}
-    return [{name: WORDS[name][best[name][i]] for name in WORDS} for i in range(len(pictures))]
-
-
-def named(
-    caption: str,
-) -> dict[str, str]:  # attribute -> value, only what the caption says
-    """What a caption names, in the words of `WORDS`."""
-    found = {}
-    for name, values in WORDS.items():
-        for value in values:
-            wordings = WORDINGS.get(value, (value,))
-            if any(re.search(rf"\b{re.escape(words)}\b", caption) for words in wordings):
-                found[name] = value
-    return found
-
-
-def shares(
-    judge: nn.Module,  # a Judge, or another with the same answers
-    pictures: Tensor,  # b c h w, -1 .. 1
-    wanted: list[dict[str, str]],  # what each should show: from `named`, or a scene's attributes
-) -> dict[str, float]:  # attribute -> fraction that show it, of the pictures asked to; "all": with nothing wrong
-    """How often the judge sees what was wanted."""
-    seen = read(judge, pictures)
-    hits = {
-        name: [got[name] == want[name] for got, want in zip(seen, wanted, strict=True) if name in want]
-        for name in WORDS
-    }
-    hits["all"] = [want.items() <= got.items() for got, want in zip(seen, wanted, strict=True)]
-    return {name: sum(right) / len(right) for name, right in hits.items() if right}
+from sdlearn.shapes import check_shape
 
 
 def interval(
-    share: float,  # 0 .. 1, of `n` pictures
+    share: float | Tensor,  # any shape, 0 .. 1: fractions of `n` pictures
     n: int,
-) -> tuple[float, float]:  # 0 .. 1
-    """Where the true rate lies, 95 times in 100 (Wilson's interval, valid near 0 and 1 too)."""
-    from scipy.stats import binomtest  # here: it takes a second to import
+    z: float = 1.96,  # standard deviations: 1.96 for 95 times in 100
+) -> Tensor:  # ... 2, the lower and the upper end, 0 .. 1
+    """Where the true rate lies: Wilson's interval, valid near 0 and 1 too.
 
-    low, high = binomtest(round(share * n), n).proportion_ci(method="wilson")
-    return float(low), float(high)
+    (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n) (Wilson 1927, JASA 22).
+    """
+    p = torch.as_tensor(share, dtype=torch.float64)
+    middle = p + z**2 / (2 * n)
+    reach = z * (p * (1 - p) / n + z**2 / (4 * n**2)).sqrt()
+    return torch.stack([middle - reach, middle + reach], -1) / (1 + z**2 / n)
 
 
-def faithfulness(
-    judge: nn.Module,  # a Judge, or another with the same answers
-    pictures: Tensor,  # b c h w, -1 .. 1
-    wanted: list[dict[str, str]],  # what each should show, as for `shares`
-) -> dict[str, float]:  # as from `shares`; "low" and "high": the interval of "all"
-    """How often the judge sees what was wanted, and how sure that is."""
-    found = shares(judge, pictures, wanted)
-    return found | dict(zip(("low", "high"), interval(found["all"], len(wanted)), strict=True))
+def difference(
+    one: float,  # 0 .. 1, a fraction of `n` pictures
+    other: float,  # 0 .. 1, a fraction of `n` other pictures
+    n: int,
+    z: float = 1.96,
+) -> Tensor:  # 2, the lower and the upper end of other - one, -1 .. 1
+    """How far apart two true rates are, from the interval of each (Newcombe 1998, Stat. Med. 17, method 10)."""
+    gap, (low, high), (low_other, high_other) = other - one, interval(one, n, z), interval(other, n, z)
+    below = ((other - low_other) ** 2 + (high - one) ** 2).sqrt()
+    above = ((high_other - other) ** 2 + (one - low) ** 2).sqrt()
+    return torch.stack([gap - below, gap + above])
+
+
+def needed(
+    one: float,  # 0 .. 1, a true rate
+    other: float,  # 0 .. 1, another
+) -> int:  # pictures of each model
+    """How many pictures reveal the difference 4 times in 5: (1.96 + 0.84)^2 (p (1 - p) + q (1 - q)) / (p - q)^2."""
+    return round((1.96 + 0.84) ** 2 * (one * (1 - one) + other * (1 - other)) / (one - other) ** 2)
+
+
+def frechet_distance(
+    one: Tensor,  # b d, points
+    other: Tensor,  # c d, points
+) -> Tensor:  # scalar, 0 if means and covariances are equal
+    """FID: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), between two Gaussians (arXiv 1706.08500, eq. 6)."""
+    check_shape(other, "other", "c", one.shape[-1])
+    one, other = one.double(), other.double()
+    c1, c2 = torch.cov(one.T), torch.cov(other.T)
+    roots = torch.linalg.eigvals(c1 @ c2).sqrt().real  # their sum is the trace of the root
+    return (one.mean(0) - other.mean(0)).square().sum() + c1.trace() + c2.trace() - 2 * roots.sum()
+
+
+def kernel_distance(
+    one: Tensor,  # b d, points
+    other: Tensor,  # c d, points
+) -> Tensor:  # scalar, on average 0 if both come from one distribution, so sometimes below 0
+    """KID: mean k(x, x') + mean k(y, y') - 2 mean k(x, y), k = (x y / d + 1)^3 (arXiv 1801.01401, section 4).
+
+    Within a set, each point is compared with all *others*: with itself included, the mean would be too large.
+    """
+    check_shape(other, "other", "c", one.shape[-1])
+    (b, d), c = one.shape, len(other)
+    within_one, within_other, between = ((x @ y.T / d + 1) ** 3 for x, y in ((one, one), (other, other), (one, other)))
+    alike = (within_one.sum() - within_one.trace()) / (b * (b - 1))
+    return alike + (within_other.sum() - within_other.trace()) / (c * (c - 1)) - 2 * between.mean()
+
+
+def clip_score(
+    text: Tensor,  # b d, captions as points
+    pictures: Tensor,  # b d, pictures as points: picture i belongs to text i
+) -> Tensor:  # b, 0 .. 100
+    """100 max(cosine, 0) of caption and picture (arXiv 2104.08718, eq. 1, there with 2.5 in place of 100)."""
+    check_shape(pictures, "pictures", *text.shape)
+    return 100 * F.cosine_similarity(text, pictures, dim=-1).clamp(min=0)
+
+
+def inside(
+    points: Tensor,  # b d
+    known: Tensor,  # n d
+    k: int = 3,  # neighbours
+) -> Tensor:  # b, True where a point lies inside
+    """Whether each point is as near to some known one as that one's k-th neighbour is (arXiv 1904.06991, eq. 1).
+
+    Precision is the fraction of painted points inside the real ones, recall that of real points inside the painted.
+    """
+    check_shape(known, "known", "n", points.shape[-1])
+    reach = distances(known, known).kthvalue(k + 1).values  # n; the nearest of all is the point itself
+    return (distances(points, known) <= reach).any(1)
+
+
+def distances(
+    points: Tensor,  # b d
+    known: Tensor,  # n d
+) -> Tensor:  # b n
+    """Euclidean distances, exact: a matrix product would be quicker, but inaccurate for near points."""
+    return torch.cdist(points, known, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def nearest(
+    points: Tensor,  # b d
+    known: Tensor,  # n d
+) -> tuple[Tensor, Tensor]:  # b each: the distance to the nearest known point, and which one it is
+    """The nearest neighbour of each point."""
+    check_shape(known, "known", "n", points.shape[-1])
+    least = distances(points, known).min(1)
+    return least.values, least.indices
+
+
+def variety(
+    points: Tensor,  # b d, not 0
+) -> Tensor:  # scalar, 0: all the same, 1: unrelated
+    """Mean distance, 1 - cosine, between two different points."""
+    points, b = F.normalize(points, dim=-1), len(points)
+    return 1 - ((points @ points.T).sum() - b) / (b * (b - 1))
+
+
+def operations(
+    run: Callable[[], object],  # what to count: called once; on the `meta` device it costs nothing
+) -> int:
+    """Multiplications and additions in matrix products and convolutions, by torch's own counter."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()

@@ -1,7 +1,7 @@
 """Lesson 3: the noise schedule and the forward process.
 
 The letters are the paper's (DDPM, arXiv 2006.11239): x0 a clean latent, x_t the same at step t,
-eps the noise, beta_t the variance added at step t, alpha_bar_t what is left of the signal's variance.
+eps the noise, beta_t the variance added at step t, alpha_bar_t the fraction of the signal's variance that is left.
 """
 
 import torch
@@ -38,8 +38,8 @@ def alpha_bar(
 class Schedule:
     """A noise schedule: how much of x0 and how much noise is in x_t, at each step.
 
-    One whose two factors are not the roots of alpha_bar_t and 1 - alpha_bar_t, such as the straight
-    path of flow matching, has a `factors` of its own.
+    The two factors are the square roots of alpha_bar_t and 1 - alpha_bar_t. A schedule with other factors,
+    such as the straight path of flow matching, overrides `factors`.
     """
 
     def __init__(
@@ -113,9 +113,9 @@ def predict_x0(
 
 
 def snr(
-    t: Tensor,  # b, integer steps, 0 .. 999
+    t: Tensor,  # any shape, integer steps, 0 .. 999
     schedule: Schedule = STABLE_DIFFUSION,
-) -> Tensor:  # b, above 0
+) -> Tensor:  # as t, above 0
     """Signal-to-noise ratio alpha_bar_t / (1 - alpha_bar_t) (arXiv 2107.00630, section 3.1)."""
     check_steps(t.flatten(), t.numel(), len(schedule))
     a = schedule.alpha_bar.to(t.device)[t]

@@ -23,11 +23,11 @@ def encode_prompts(
 
 
 def prepare_scheduler(
-    scheduler,  # any of diffusers'; it stays as it is
+    scheduler,  # any of diffusers'; it is not changed
     steps: int,
     generator: torch.Generator,  # for schedulers that add noise of their own, such as DDPM
-):  # one of the same kind, with its timesteps set
-    """Make the scheduler of one run. Raises ValueError for more steps than this kind can take."""
+):  # a new one of the same kind, with its timesteps set
+    """Make the scheduler for one run. Raises ValueError for more steps than it can take."""
     scheduler, most = type(scheduler).from_config(scheduler.config), scheduler.config.num_train_timesteps
     scheduler.set_timesteps(min(steps, most))
     if steps > most or scheduler.timesteps.max() >= most:  # a step further than the U-Net knows
@@ -45,7 +45,7 @@ def initial_latents(
     height: int,  # of the latents
     width: int,  # of the latents
 ) -> Tensor:  # b c h w, pure noise
-    """Noise in the shape of the latents, as strong as the scheduler's first noise level."""
+    """Noise in the shape of the latents, scaled to the scheduler's first noise level."""
     shape = b, unet.config.in_channels, height, width
     noise = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
     return noise.to(unet.device, unet.dtype) * scheduler.init_noise_sigma
@@ -59,6 +59,18 @@ def guide(
     """Classifier-free guidance: eps_empty + s (eps_text - eps_empty) (arXiv 2207.12598, eq. 6, with s = w + 1)."""
     check_shape(eps_text, "eps_text", *eps_empty.shape)
     return eps_empty + guidance_scale * (eps_text - eps_empty)
+
+
+def ddim_step(
+    x_t: Tensor,  # b c h w, latents at this step
+    eps: Tensor,  # b c h w, the noise in them, as predicted
+    a: Tensor,  # alpha_bar at this step, one number
+    a_next: Tensor,  # alpha_bar at the next step, one number
+) -> Tensor:  # b c h w, latents at the next step
+    """Estimate x0, then put the same noise back, less of it (DDIM, arXiv 2010.02502, eq. 12 without fresh noise)."""
+    check_shape(eps, "eps", *x_t.shape)
+    x0 = (x_t - (1 - a).sqrt() * eps) / a.sqrt()
+    return a_next.sqrt() * x0 + (1 - a_next).sqrt() * eps
 
 
 def denoise(
@@ -119,9 +131,8 @@ def text_to_image(
 ) -> Tensor:  # b c h w, pictures, -1 .. 1
     """The whole of Stable Diffusion: encode the prompts, start from noise, denoise, decode.
 
-    Above guidance 1 it gives the picture of `StableDiffusionPipeline` with the same seed and settings. At 1 and
-    below the pipeline leaves the empty prompt out and draws as at 1, while here the formula holds: 0 ignores the
-    prompt. Raises ValueError for settings with which there is no picture.
+    Above guidance 1, the picture is that of `StableDiffusionPipeline`. At 1 and below, the pipeline leaves out the
+    empty prompt and draws as at 1; here, 0 ignores the prompt. Raises ValueError for settings that cannot work.
     """
     tokenizer, text_encoder, vae, unet, scheduler = model
     prompts = [prompts] if isinstance(prompts, str) else prompts
@@ -130,12 +141,10 @@ def text_to_image(
     check_prompts(prompts, negative)
     check_settings(steps, guidance_scale, seed, height, width, factor)
     generator = torch.Generator().manual_seed(seed)
-    text = encode_prompts(tokenizer, text_encoder, prompts)
-    empty = encode_prompts(tokenizer, text_encoder, [negative] * len(prompts))
+    text, empty = (encode_prompts(tokenizer, text_encoder, x) for x in (prompts, [negative] * len(prompts)))
     scheduler = prepare_scheduler(scheduler, steps, generator)
     latents = initial_latents(unet, scheduler, len(prompts), generator, height // factor, width // factor)
-    latents = denoise(unet, scheduler, latents, empty, text, guidance_scale, **hooks)
-    pictures = decode_latents(vae, latents)
+    pictures = decode_latents(vae, denoise(unet, scheduler, latents, empty, text, guidance_scale, **hooks))
     if pictures.isnan().any():
         raise ValueError("the picture is not a number (NaN): the model's weights or settings are damaged")
     return pictures

@@ -1,4 +1,4 @@
-"""What a function wants to be given: checked where broadcasting, or another kind of number, would hide a mistake."""
+"""Checks of arguments, where broadcasting or another dtype would hide a mistake."""
 
 import math
 from textwrap import shorten
@@ -10,10 +10,10 @@ from torch import Tensor
 def check_shape(
     x: Tensor,
     name: str,  # of the argument
-    *shape: int | str,  # a number, or a letter where any size will do
-    why: str = "",  # added to what is wanted
+    *shape: int | str,  # a number, or a letter if any size will do
+    why: str = "",  # added to the wanted shape
 ) -> None:
-    """Raise ValueError, with what was wanted and what came, if a tensor has another shape."""
+    """Raise ValueError, with the wanted shape and the given one, if the two differ."""
     got = tuple(x.shape) if isinstance(x, Tensor) else ()
     right = [isinstance(want, str) or want == size for want, size in zip(shape, got, strict=False)]
     if len(got) != len(shape) or not all(right):
@@ -25,7 +25,7 @@ def check_pictures(
     pictures: Tensor,  # b c h w
     factor: int,  # what both sides must be divisible by
 ) -> None:
-    """Raise ValueError for what is no batch of pictures, -1 .. 1, or has sides that cannot be halved that often."""
+    """Raise ValueError unless these are pictures as floats, with sides that `factor` divides."""
     check_shape(pictures, "pictures", "b", 3, "h", "w")
     if not pictures.is_floating_point():
         raise ValueError(f"pictures must be floats, as `scenes.to_tensor` makes them; got {kind(pictures)}")
@@ -47,7 +47,7 @@ def check_steps(
 
 
 def kind(x) -> str:
-    """What came: the shape and numbers of a tensor, or the type of anything else."""
+    """Describe an argument: the shape and dtype of a tensor, or the type of anything else."""
     if not isinstance(x, Tensor):
         return type(x).__name__
     shape, dtype = tuple(x.shape), str(x.dtype).removeprefix("torch.")
@@ -58,7 +58,7 @@ def check_prompts(
     prompts: list[str],
     negative: str,
 ) -> None:
-    """Raise ValueError for prompts that are no texts, or not in UTF-8, and for more than one negative prompt."""
+    """Raise ValueError for prompts that are not strings of valid text, and for more than one negative prompt."""
     if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
         raise ValueError(f"prompts must be one text or a list of texts; got {[kind(prompt) for prompt in prompts]}")
     if not isinstance(negative, str):
@@ -69,7 +69,7 @@ def check_prompts(
 
 
 def check_settings(steps: int, guidance_scale: float, seed: int, height: int, width: int, factor: int) -> None:
-    """Raise ValueError for a setting with which there is no picture."""
+    """Raise ValueError for a setting that cannot work."""
     if height % factor or width % factor or min(height, width) < factor:
         raise ValueError(f"height and width must be divisible by {factor}; got {height} x {width}")
     if steps < 1:

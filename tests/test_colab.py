@@ -94,7 +94,6 @@ def test_it_acts_on_colab_and_on_kaggle_only(monkeypatch, place):
     assert place or names.keys() - {"__builtins__"} == {"os"}
 
 
-@pytest.mark.xfail(reason="the lessons do not have the cell yet", strict=True)
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_every_lesson_begins_with_the_cell(path):
     code = [cell for cell in nbformat.read(path, nbformat.NO_CONVERT).cells if cell.cell_type == "code"]

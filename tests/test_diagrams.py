@@ -22,7 +22,7 @@ from diffusers.models.upsampling import Upsample2D
 from PIL import ImageFont
 
 from sdlearn import clip, parts
-from sdlearn.notebook import diagrams, diagrams_unet
+from sdlearn.notebook import diagrams, diagrams_measuring, diagrams_unet
 from sdlearn.notebook.drawing import COLOURS, INK, LINE, MUTED, PAPER, Drawing, mix
 from sdlearn.unet import new_unet
 from sdlearn.vae import new_vae
@@ -46,6 +46,7 @@ DRAW = {
     "noising": diagrams.noising,
     "guidance": diagrams.guidance_loop,
     "guidance of v1-4": lambda: diagrams.guidance_loop((4, 64, 64), (77, 768)),
+    "measuring": diagrams_measuring.measuring,
     "attention": diagrams_unet.attention_block,
     "attention of v1-4": lambda: diagrams_unet.attention_block(320, (64, 64), (77, 768)),
     "unet": lambda: diagrams_unet.unet(model("ours")),

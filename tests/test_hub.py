@@ -95,6 +95,11 @@ def test_a_single_file_is_told_how_to_become_a_directory(tmp_path):
         hub.load(file)
 
 
+@pytest.mark.parametrize("part", ["judge", "fast"])
+def test_what_no_pipeline_needs_is_made_again_by_its_own_training(tmp_path, part):
+    assert f"make it again with `sdlearn-train {part} --out" in files.remedy(tmp_path, part)
+
+
 def test_the_shipped_model_is_got_back_from_git():
     assert "git checkout -- sdlearn/mini" in files.remedy(parts.MINI, "vae")
 

@@ -1,6 +1,7 @@
 """The live page in a real browser: the pictures are Python's, and whatever is typed or dropped, the page answers."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -12,7 +13,10 @@ from transformers import CLIPTextModel
 
 from sdlearn import parts, scenes
 from sdlearn.clip import new_tokenizer, tokenize
-from sdlearn.sampling import text_to_image
+from sdlearn.noising import q_sample
+from sdlearn.sampling import decode_latents, encode_prompts, text_to_image
+from sdlearn.since_2022 import euler, velocity
+from sdlearn.tools.saving import save_fast
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: the live page is not tried in a browser")
 for library in ("onnx", "onnxscript"):
@@ -25,6 +29,7 @@ pytestmark = [
     pytest.mark.skipif(not LIBRARY.is_dir(), reason="no onnxruntime-web: npm ci --prefix docs/live --ignore-scripts"),
 ]
 SECONDS = 120  # against a standstill: many times what any step of the page takes
+ASTRONAUT = "a photograph of an astronaut riding a horse on the moon"
 SHORT = "#prompt=a+cat&steps=2"
 
 
@@ -140,7 +145,7 @@ def complaint(page):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"prompt": "a photograph of an astronaut riding a horse on the moon"},
+        {"prompt": ASTRONAUT},
         {"prompt": "a postcard of a knight beside a green turtle by the sea", "seed": 2**32 - 1, "guidance": 7.5},
         {"prompt": "a robot riding a blue bicycle", "negative": "a painting", "steps": 8, "scheduler": "dpm++"},
         {"prompt": "", "seed": 3, "guidance": 0, "steps": 1},
@@ -396,7 +401,7 @@ def test_a_network_that_fails_halfway_is_told_and_tried_again(fresh, site):
     page.goto(site.address + SHORT)
     said = complaint(page)
     site.cut = None
-    assert said.startswith("the download stopped at ") and "of 24." in said
+    assert re.match(r"the download stopped at \d+\.\d of 2\d\.\d MB", said)
     page.said.clear()  # the browser notes the failed request itself
     page.click("#again")
     drawn(page)
@@ -529,3 +534,166 @@ def test_what_is_fetched_is_listed_and_small(fresh, site):
     page.goto(site.address + SHORT)
     drawn(page)
     assert 20e6 < sum(sizes) <= 26e6
+
+
+# ---------------------------------------------------------------- as one types
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory):
+    """The page with a U-Net of one step, badly trained: the noise predictor's weights, a little shaken."""
+    folder = tmp_path_factory.mktemp("hasty")
+    model = other_model(folder / "model", 5)
+    save_fast(parts.load(model, device="cpu").unet, model / "fast")
+    build(folder / "site", model)
+    with served(folder / "site") as server:
+        server.model = model
+        yield server
+
+
+def in_one_step(model, prompt, seed):
+    found = parts.load(model, device="cpu")
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+    words = encode_prompts(found.tokenizer, found.text_encoder, [prompt])
+    with torch.no_grad():
+        latents = euler(velocity(parts.load_fast(model), words), noise, 1)[-1]
+    return torch.from_numpy(scenes.to_pictures(decode_latents(found.vae, latents))[0]).int()
+
+
+def sketched(page, seed):
+    playwright.expect(page.locator("#sketch p")).to_contain_text(f"seed {seed}:", timeout=1000 * SECONDS)
+    read = "c => [...c.getContext('2d').getImageData(0, 0, 64, 64).data]"
+    return torch.tensor(page.locator("#sketch canvas").evaluate(read)).view(64, 64, 4)[..., :3]
+
+
+def test_each_key_draws_pythons_picture_of_one_step(fresh, hasty):
+    page = fresh()
+    page.goto(hasty.address + SHORT)
+    drawn(page)
+    assert page.locator("#sketch").is_hidden()
+    page.get_by_label("Draw as I type").check()
+    first = sketched(page, 0)
+    assert (first - in_one_step(hasty.model, "a cat", 0)).abs().max() <= 1
+    page.fill("#seed", "7")
+    page.locator("#prompt").press_sequentially(" riding a red horse")
+    page.fill("#seed", "8")
+    last = sketched(page, 8)
+    prompt = page.input_value("#prompt")
+    assert (last - in_one_step(hasty.model, prompt, 8)).abs().max() <= 1
+    page.fill("#seed", "eight")
+    assert "seed must be a whole number" in complaint(page)
+    page.get_by_label("Draw as I type").uncheck()
+    assert page.locator("#sketch").is_hidden()
+
+
+def test_a_fast_unet_that_does_not_come_is_told_and_the_page_draws_on(fresh, hasty):
+    page = fresh()
+    page.goto(hasty.address + SHORT)
+    drawn(page)
+    hasty.cut = ("fast/model.safetensors", 1_000_000)
+    page.get_by_label("Draw as I type").click()
+    assert complaint(page).startswith("the download stopped at ")
+    hasty.cut = None
+    page.said.clear()
+    page.click("#draw")
+    drawn(page)
+
+
+def test_without_such_a_unet_nothing_is_offered(fresh, site):
+    def without(route):
+        route.fulfill(json={name: size for name, size in route.fetch().json().items() if "fast" not in name})
+
+    page = fresh()
+    page.goto(site.address + SHORT)
+    drawn(page)
+    assert page.locator("#typing-knob").is_visible()
+    page.route("**/files.json", without)
+    page.reload()
+    drawn(page)
+    assert page.locator("#typing-knob").is_hidden()
+
+
+# ---------------------------------------------------------------- the lessons' controls, in the book
+
+
+@pytest.fixture
+def lesson(fresh, site):
+    """Opens a page of the book that has one control."""
+
+    def open_lesson(name):
+        book = site.folder / "notebooks"
+        book.mkdir(exist_ok=True)
+        module = '<script type="module" src="../live/lesson.js"></script>'
+        (book / "lesson.html").write_text(
+            f'<!doctype html><link rel="icon" href="data:,"><div data-live="{name}"></div>{module}'
+        )
+        (site.folder / "live").exists() or (site.folder / "live").symlink_to(site.folder)  # where the book has it
+        page = fresh()
+        page.goto(f"{site.address}notebooks/lesson.html")
+        page.get_by_role("button", name="Try it here").click()
+        return page
+
+    return open_lesson
+
+
+def until(page, said):
+    playwright.expect(page.get_by_role("status")).to_contain_text(said, timeout=1000 * SECONDS)
+
+
+def canvas(page, which=0):
+    read = "(all, i) => [...all[i].getContext('2d').getImageData(0, 0, 64, 64).data]"
+    return torch.tensor(page.locator("canvas").evaluate_all(read, which)).view(64, 64, 4)[..., :3]
+
+
+def drawn_latents(model, prompt):
+    states = []
+    text_to_image(model, prompt, watch=lambda t, x: states.append(x))
+    return states[-1]
+
+
+def assert_shows(page, which, model, latents):
+    wanted = torch.from_numpy(scenes.to_pictures(decode_latents(model.vae, latents))[0]).int()
+    assert (canvas(page, which) - wanted).abs().max() <= 1
+
+
+def test_the_guidance_slider_of_lesson_5_draws_pythons_picture_and_its_film(lesson):
+    page = lesson("guidance")
+    until(page, "guidance 4")
+    assert (canvas(page) - python_s(prompt=ASTRONAUT)).abs().max() <= 1
+    page.get_by_label("Guidance").fill("7.5")
+    until(page, "guidance 7.5")
+    last = canvas(page)
+    assert (last - python_s(prompt=ASTRONAUT, guidance=7.5)).abs().max() <= 1
+    page.get_by_label("Film").fill("3")
+    assert (canvas(page) - last).abs().float().mean() > 5
+
+
+def test_the_noise_slider_of_lesson_3_shows_pythons_latents(lesson):
+    page, model, t = lesson("noise"), parts.load("mini", "cpu"), torch.tensor([640])
+    until(page, "t = 300")
+    page.get_by_label("t", exact=True).fill("640")
+    until(page, "t = 640")
+    eps = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert_shows(page, 0, model, q_sample(drawn_latents(model, ASTRONAUT), t, eps))
+
+
+def test_the_walk_of_lesson_2_shows_pythons_latents(lesson):
+    page, model = lesson("walk"), parts.load("mini", "cpu")
+    page.get_by_label("To").fill("a postcard of a cat")
+    page.get_by_label("To").press("Tab")
+    until(page, "w = 0.5")
+    page.get_by_label("w", exact=True).fill("0.24")
+    until(page, "w = 0.24")
+    ends = [drawn_latents(model, prompt) for prompt in (ASTRONAUT, "a postcard of a cat")]
+    for which, w in enumerate((0, 0.24, 1)):
+        assert_shows(page, which, model, torch.lerp(*ends, w))
+
+
+def test_a_control_whose_network_fails_says_so_and_can_be_tried_again(lesson, site):
+    site.cut = ("unet/diffusion_pytorch_model.safetensors", 5_000_000)
+    page = lesson("guidance")
+    playwright.expect(page.get_by_role("alert")).to_contain_text("the download stopped at ", timeout=1000 * SECONDS)
+    site.cut = None
+    page.said.clear()
+    page.get_by_role("button", name="Try it here").click()
+    until(page, "guidance 4")

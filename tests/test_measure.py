@@ -7,19 +7,19 @@ import pytest
 import torch
 from fastcore.script import CliError
 
-from sdlearn import measuring, parts, scenes
-from sdlearn.measuring import Judge
+from sdlearn import judging, parts, scenes
+from sdlearn.judging import Judge
 from sdlearn.parts import load_judge
 from sdlearn.tools import measure
 
 
 def test_only_what_the_caption_names_is_judged():
-    assert measuring.named("an astronaut riding a horse") == {
+    assert judging.named("an astronaut riding a horse") == {
         "subject": "astronaut",
         "action": "riding",
         "mount": "horse",
     }
-    assert measuring.named("a cat beside a red turtle in the snow") == {
+    assert judging.named("a cat beside a red turtle in the snow") == {
         "subject": "cat",
         "action": "standing next to",
         "colour": "red",
@@ -31,7 +31,7 @@ def test_only_what_the_caption_names_is_judged():
 def test_shares_count_only_what_was_asked():
     pictures, _, attributes = scenes.sample(2, seed=1)
     wanted = [{"mount": attributes[0]["mount"]}, {"subject": "nobody"}]
-    shares = measuring.shares(load_judge(), scenes.to_tensor(pictures), wanted)
+    shares = judging.shares(load_judge(), scenes.to_tensor(pictures), wanted)
     assert shares == {"mount": 1.0, "subject": 0.0, "all": 0.5}
 
 
@@ -44,15 +44,6 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path, capsys):
     assert {"real, seen", "through the VAE, validation", "painted, seen", "painted, validation", "clip"} <= set(figures)
     assert "painted, validation" in out
     assert "CLIP finds the caption, seen" in out
-
-
-def test_the_interval_is_wilsons():
-    low, high = measuring.interval(0.9, 100)  # by hand: (0.9 + 0.0192 -+ 0.0619) / 1.0384
-    assert (round(low, 3), round(high, 3)) == (0.826, 0.945)
-    assert measuring.interval(1.0, 512)[1] == pytest.approx(1) and measuring.interval(1.0, 512)[0] > 0.99
-    assert measuring.interval(0.5, 10_000)[1] - measuring.interval(0.5, 10_000)[0] == pytest.approx(
-        2 * 0.0098, rel=1e-2
-    )
 
 
 def test_every_judge_reads_the_same_pictures():
@@ -79,7 +70,7 @@ def test_the_famous_prompt_is_asked_for_in_every_style_colour_and_place():
     captions = measure.famous()
     assert len(captions) == len({*captions}) == 3 * 5 * 5
     assert "a photograph of an astronaut riding a red horse on the moon" in captions
-    assert all(len(measuring.named(caption)) == 6 for caption in captions)
+    assert all(len(judging.named(caption)) == 6 for caption in captions)
 
 
 def test_a_missing_judge_is_refused(tmp_path):

@@ -183,6 +183,21 @@ def stub(*_):
     raise NotImplementedError
 
 
+def jump_by_steps(x0, t, eps):
+    """The two factors by bookkeeping, one small step after another."""
+    signal, variance = torch.ones(len(t)), torch.zeros(len(t))
+    for step, beta in enumerate(STABLE_DIFFUSION.betas):
+        here = step <= t
+        signal = torch.where(here, (1 - beta).sqrt() * signal, signal)
+        variance = torch.where(here, (1 - beta) * variance + beta, variance)
+    return signal[:, None, None, None] * x0 + variance.sqrt()[:, None, None, None] * eps
+
+
+def jump(x0, eps, signal, noise):
+    """Both factors as they are given, with axes for one picture each."""
+    return signal[:, None, None, None] * x0 + noise[:, None, None, None] * eps
+
+
 def noise_of(x_t, t, x0):
     a = STABLE_DIFFUSION.alpha_bar_at(t, x0)
     return (x_t - a.sqrt() * x0) / (1 - a).sqrt()
@@ -257,14 +272,16 @@ def apart(x_t, t, data):
 @pytest.mark.parametrize(
     "check, answer, number",
     [
-        (checks.check_noise_of, noise_of, "3.1"),
+        (checks.check_q_sample, q_sample, "3.1"),
+        (checks.check_q_sample, jump_by_steps, "3.1"),
         (checks.check_step_at, step_at, "3.2"),
         (checks.check_step_at, lambda b, r: torch.tensor(step_at(b, r)), "3.2"),
-        (checks.check_zero_end, zero_end, "3.3"),
-        (checks.check_zero_end, zero_end_by_shares, "3.3"),
+        (checks.check_noise_of, noise_of, "3.3"),
         (check_target, velocity, "3.4"),
         (check_target, lambda x0, t, eps: DDPMScheduler(**SD).get_velocity(x0, eps, t), "3.4"),
-        (checks.check_best_eps, best_eps, "3.5"),
+        (checks.check_zero_end, zero_end, "3.5"),
+        (checks.check_zero_end, zero_end_by_shares, "3.5"),
+        (checks.check_best_eps, best_eps, "3.6"),
     ],
 )
 def test_checks_accept_the_solution_and_wait_for_one(capsys, check, answer, number):
@@ -288,7 +305,29 @@ def in_place(betas):
     return betas
 
 
+A, BETAS = STABLE_DIFFUSION.alpha_bar, STABLE_DIFFUSION.betas
 WRONG = [
+    (checks.check_q_sample, lambda x, t, e: None, "return"),
+    (checks.check_q_sample, lambda x, t, e: A[t].sqrt() * x + (1 - A[t]).sqrt() * e, "along the columns"),
+    (checks.check_q_sample, lambda x, t, e: A[t, None].sqrt() * x + (1 - A[t, None]).sqrt() * e, "along the rows"),
+    (
+        checks.check_q_sample,
+        lambda x, t, e: A[t, None, None].sqrt() * x + (1 - A[t, None, None]).sqrt() * e,
+        "along the channels",
+    ),
+    (checks.check_q_sample, lambda x, t, e: jump(x, e, (1 - A[t]).sqrt(), A[t].sqrt()), "the wrong way round"),
+    (checks.check_q_sample, lambda x, t, e: jump(x, e, A[t], 1 - A[t]), "both factors are roots"),
+    (checks.check_q_sample, lambda x, t, e: jump(x, e, A[t].sqrt(), 1 - A[t]), "of the noise is a root too"),
+    (checks.check_q_sample, lambda x, t, e: jump(x, e, A[t], (1 - A[t]).sqrt()), "of x0 is a root too"),
+    (checks.check_q_sample, lambda x, t, e: jump(x, e, A[t] ** 0, (1 - A[t]).sqrt()), "x0 is shrunk too"),
+    (checks.check_q_sample, lambda x, t, e: jump(x, e, A[t].sqrt(), A[t] ** 0), "the noise has a factor too"),
+    (checks.check_q_sample, lambda x, t, e: jump(x, -e, A[t].sqrt(), (1 - A[t]).sqrt()), "not taken away"),
+    (checks.check_q_sample, lambda x, t, e: jump(x, e, A[t].sqrt(), 1 - A[t].sqrt()), "the root comes last"),
+    (checks.check_q_sample, lambda x, t, e: jump(x, e, (1 - BETAS[t]).sqrt(), BETAS[t].sqrt()), "one small step"),
+    (checks.check_q_sample, lambda x, t, e: jump(x, e, BETAS[t].sqrt(), (1 - BETAS[t]).sqrt()), "that is beta"),
+    (checks.check_q_sample, lambda x, t, e: q_sample(x, t, e).mean(1), "wanted shape (4, 4, 4, 4)"),
+    (checks.check_q_sample, lambda x, e, t: q_sample(x, t, e), "they come as (x0, t, eps)"),
+    (checks.check_q_sample, lambda x, t, e: q_sample(x, t, e) if x.shape[1] == 4 else x, "but not for x0 of shape"),
     (checks.check_noise_of, lambda x, t, x0: x - x0, "shrink x0 first"),
     (
         checks.check_noise_of,
@@ -425,7 +464,15 @@ def test_checks_help(capsys, check, answer, hint):
 
 
 @pytest.mark.parametrize(
-    "check", [checks.check_noise_of, checks.check_zero_end, check_target, check_back, checks.check_best_eps]
+    "check",
+    [
+        checks.check_q_sample,
+        checks.check_noise_of,
+        checks.check_zero_end,
+        check_target,
+        check_back,
+        checks.check_best_eps,
+    ],
 )
 def test_an_error_of_the_learner_keeps_its_traceback(check):
     with pytest.raises(ZeroDivisionError):

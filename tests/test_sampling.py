@@ -9,13 +9,15 @@ import torch
 from sdlearn import parts
 from sdlearn.noising import STABLE_DIFFUSION
 from sdlearn.notebook.checks.sampling import (
-    check_euler_loop,
+    check_ddim_step,
+    check_denoise,
+    check_guide,
     check_guide_between,
     check_rescale,
     check_start_from_picture,
-    check_two_prompts,
 )
 from sdlearn.sampling import (
+    ddim_step,
     decode_latents,
     denoise,
     encode_prompts,
@@ -387,7 +389,14 @@ def not_tried(*_):
     raise NotImplementedError
 
 
-EXERCISES = [check_two_prompts, check_start_from_picture, check_rescale, check_euler_loop, check_guide_between]
+EXERCISES = [
+    check_guide,
+    check_ddim_step,
+    check_denoise,
+    check_start_from_picture,
+    check_rescale,
+    check_guide_between,
+]
 
 
 @pytest.mark.parametrize("check", EXERCISES)
@@ -398,25 +407,66 @@ def test_checks_stub_and_crash(capsys, check):
         check(lambda *_: 1 / 0)
 
 
-TWO_PROMPTS = {
-    "5.1 ok": lambda e, a, b, s, r: e + s * (a - e) + r * (b - e),
-    "eps_empty is missing": lambda e, a, b, s, r: s * (a - e) + r * (b - e),
-    "eps_empty is there twice": lambda e, a, b, s, r: e + s * (a - e) + e + r * (b - e),
-    "start from eps_empty, and add": lambda e, a, b, s, r: s * a + r * b,
-    "swapped": lambda e, a, b, s, r: e + r * (a - e) + s * (b - e),
-    "not the other prompt": lambda e, a, b, s, r: e + s * (a - b) + r * (b - a),
-    "reversed": lambda e, a, b, s, r: e + s * (e - a) + r * (e - b),
-    "not at the first prompt": lambda e, a, b, s, r: e + s * (a - e) + r * (b - a),
-    "scale each difference": lambda e, a, b, s, r: e + s * a + r * b,
-    "no average": lambda e, a, b, s, r: e + (s * (a - e) + r * (b - e)) / 2,
-    "wanted shape": lambda e, a, b, s, r: (e + s * (a - e))[0],
-    "in place": lambda e, a, b, s, r: e.add_(s * (a - e) + r * (b - e)),
+GUIDES = {
+    "5.1 ok": guide,
+    "1 ok": lambda e, x, s: (1 - s) * e + s * x,  # the same, in other words
+    "eps_empty is missing": lambda e, x, s: s * (x - e),
+    "not from eps_text": lambda e, x, s: x + s * (x - e),
+    "reversed": lambda e, x, s: e + s * (e - x),
+    "changed places": lambda e, x, s: x + s * (e - x),
+    "not eps_text": lambda e, x, s: e + s * x,
+    "before you scale": lambda e, x, s: s * x,
+    "no average": lambda e, x, s: e + s * (x - e) / 2,
+    "is not used": lambda e, x, s: x,
+    "wanted shape": lambda e, x, s: guide(e, x, s)[0],
+    "in place": lambda e, x, s: e.add_(s * (x - e)),
 }
 
 
-@pytest.mark.parametrize("word", TWO_PROMPTS)
-def test_check_two_prompts(capsys, word):
-    assert word in said(capsys, check_two_prompts, TWO_PROMPTS[word])
+@pytest.mark.parametrize("word", GUIDES)
+def test_check_guide(capsys, word):
+    assert word in said(capsys, check_guide, GUIDES[word])
+
+
+def step(
+    back=lambda x, e, a: (x - (1 - a).sqrt() * e) / a.sqrt(), forth=lambda x0, e, a: a.sqrt() * x0 + (1 - a).sqrt() * e
+):
+    """The solution, or one with a mistake in it."""
+    return lambda x_t, eps, a, a_next: forth(back(x_t, eps, a), eps, a_next)
+
+
+DDIM_STEPS = {
+    "5.2 ok": step(),
+    "2 ok": ddim_step,
+    "the estimate of x0": step(forth=lambda x0, e, a: x0),
+    "noise has to go back in": step(forth=lambda x0, e, a: a.sqrt() * x0),
+    "as much noise as there was": lambda x, e, a, n: step()(x, e, a, a),
+    "swapped": lambda x, e, a, n: step()(x, e, n, a),
+    "division is missing": step(back=lambda x, e, a: x - (1 - a).sqrt() * e),
+    "not by a": step(back=lambda x, e, a: (x - (1 - a).sqrt() * e) / a),
+    "not eps": step(back=lambda x, e, a: (x - e) / a.sqrt()),
+    "x_t is sqrt(1 - a) eps: take the root": step(back=lambda x, e, a: (x - (1 - a) * e) / a.sqrt()),
+    "goes back is sqrt(1 - a_next) eps": step(forth=lambda x0, e, a: a.sqrt() * x0 + (1 - a) * e),
+    "made smaller by": step(forth=lambda x0, e, a: x0 + (1 - a).sqrt() * e),
+    "subtracted from x_t": step(back=lambda x, e, a: (x + (1 - a).sqrt() * e) / a.sqrt()),
+    "wanted shape": lambda *given: step()(*given)[0],
+    "in place": lambda x, e, a, n: x.copy_(step()(x, e, a, n)),
+}
+
+
+@pytest.mark.parametrize("word", DDIM_STEPS)
+def test_check_ddim_step(capsys, word):
+    assert word in said(capsys, check_ddim_step, DDIM_STEPS[word])
+
+
+def test_a_ddim_step_is_the_library_s(small):
+    x_t, eps = torch.randn(2, 2, 4, 8, 8, generator=seeded())
+    small.scheduler.set_timesteps(20)
+    for t, after in ((951, 901), (451, 401), (1, 0)):  # at the end to level 0, as Stable Diffusion does
+        mine = ddim_step(x_t, eps, ALPHA_BAR[t], ALPHA_BAR[after])
+        torch.testing.assert_close(mine, small.scheduler.step(eps, t, x_t).prev_sample)
+    with pytest.raises(ValueError, match="eps"):
+        ddim_step(x_t, eps[:1], ALPHA_BAR[9], ALPHA_BAR[5])
 
 
 def start_from_picture(keep=None, level=None, mix=None):
@@ -448,7 +498,7 @@ def on_the_scheduler(x0, eps, scheduler, strength):
 
 
 STARTS = {
-    "5.2 ok": start_from_picture(),
+    "5.4 ok": start_from_picture(),
     "keep at least one step": may_keep_none,
     "changes the scheduler": on_the_scheduler,
     "first ones": start_from_picture(keep=lambda steps, n: steps[:n]),
@@ -492,15 +542,15 @@ def spread(x):
 
 
 RESCALES = {
-    "5.3 ok": rescale(),
+    "5.5 ok": rescale(),
     "other way round": rescale(other_way=True),
     "whole batch": rescale(dims=(0, 1, 2, 3)),
     "each channel": rescale(dims=(2, 3)),
     "upside down": rescale(upside_down=True),
     "is not used": lambda guided, text, share: rescale()(guided, text, 1.0),
     "nothing was shrunken": lambda guided, text, share: guided,
-    "eps_text, not 1": lambda guided, text, share: share * guided / spread(guided) + (1 - share) * guided,
-    "not eps_text": lambda guided, text, share: share * text + (1 - share) * guided,
+    "x0_text, not 1": lambda guided, text, share: share * guided / spread(guided) + (1 - share) * guided,
+    "not x0_text": lambda guided, text, share: share * text + (1 - share) * guided,
     "in place": lambda guided, text, share: guided.copy_(rescale()(guided, text, share)),
 }
 
@@ -517,84 +567,82 @@ def test_rescale_is_the_library_s():
     torch.testing.assert_close(rescale()(guided, text, 0.7), rescale_noise_cfg(guided, text, 0.7))
 
 
-def euler(begin=None, shrink=None, context=None, guide=guide, move=None, last=None, t_of=lambda t, i, sigma: t):
+def looped(
+    context=lambda e, x: torch.cat([e, x]),
+    guide=guide,
+    scale=lambda scheduler, x, t: scheduler.scale_model_input(x, t),
+    start=lambda first, x, scaled: x,
+    last=None,
+    begin=1,
+    t_of=lambda t, i: t,
+):
     """The solution, or one with a mistake in it."""
-    begin, shrink = begin or (lambda sigma: (sigma**2 + 1).sqrt()), shrink or (lambda sigma: (sigma**2 + 1).sqrt())
-    context, move = context or (lambda e, x: torch.cat([e, x])), move or (lambda x, y, eps, s, n: x + (n - s) * eps)
 
-    def answer(unet, timesteps, sigmas, noise, empty, text, guidance_scale):
-        latents = noise * begin(sigmas[0])
-        for i, t in enumerate(timesteps[:last]):
-            scaled = latents / shrink(sigmas[i])
-            noise_pred = unet(
-                torch.cat([scaled, scaled]), t_of(t, i, sigmas[i]), encoder_hidden_states=context(empty, text)
-            )
+    def answer(unet, scheduler, latents, empty, text, guidance_scale):
+        first = latents = begin * latents
+        for i, t in enumerate(scheduler.timesteps[:last]):
+            scaled = scale(scheduler, start(first, latents, latents), t)
+            noise_pred = unet(torch.cat([scaled, scaled]), t_of(t, i), encoder_hidden_states=context(empty, text))
             eps = guide(*noise_pred.sample.chunk(2), guidance_scale)
-            latents = move(latents, scaled, eps, sigmas[i], sigmas[i + 1])
+            latents = scheduler.step(eps, t, start(first, latents, scaled)).prev_sample
         return latents
 
     return answer
 
 
-def latents_once(unet, timesteps, sigmas, noise, empty, text, guidance_scale):
+def latents_once(unet, *given):
     once = lambda x, t, encoder_hidden_states: unet(x.chunk(2)[0], t, encoder_hidden_states)  # noqa: E731
-    return euler()(once, timesteps, sigmas, noise, empty, text, guidance_scale)
+    return looped()(once, *given)
 
 
-def two_passes(unet, timesteps, sigmas, noise, empty, text, guidance_scale):
+def two_passes(unet, scheduler, latents, empty, text, guidance_scale):
     """Right, too: one pass for each prompt."""
-    latents = noise * (sigmas[0] ** 2 + 1) ** 0.5
-    for t, sigma, after in zip(timesteps, sigmas, sigmas[1:], strict=False):
-        eps_empty, eps_text = (unet(latents / (sigma**2 + 1) ** 0.5, t, words)[0] for words in (empty, text))
-        latents = latents + (after - sigma) * guide(eps_empty, eps_text, guidance_scale)
+    for t in scheduler.timesteps:
+        scaled = scheduler.scale_model_input(latents, t)
+        eps_empty, eps_text = (unet(scaled, t, words)[0] for words in (empty, text))
+        latents = scheduler.step(guide(eps_empty, eps_text, guidance_scale), t, latents)[0]
     return latents
 
 
-EULERS = {
-    "5.4 ok": euler(),
-    "4 ok": two_passes,
-    "still as it was drawn": euler(begin=lambda sigma: 1),
-    "not sigma: there is a picture": euler(begin=lambda sigma: sigma),
-    "go into the U-Net as they are": euler(shrink=lambda sigma: 1),
-    "1), not by sigma": euler(shrink=lambda sigma: sigma),
-    "not by sigma^2 + 1": euler(shrink=lambda sigma: sigma**2 + 1),
-    "only the U-Net gets": euler(move=lambda x, y, eps, s, n: y + (n - s) * eps),
-    "order is swapped": euler(context=lambda e, x: torch.cat([x, e])),
-    "guidance is missing": euler(guide=lambda e, x, s: x),
-    "starts at eps_empty": euler(guide=lambda e, x, s: x + s * (x - e)),
-    "wrong way": euler(move=lambda x, y, eps, s, n: x + (s - n) * eps),
-    "all noise in each step": euler(move=lambda x, y, eps, s, n: x - s * eps),
-    "not by sigma_next": euler(move=lambda x, y, eps, s, n: x + n * eps),
-    "one step is missing": euler(last=-1),
-    "inside the loop": euler(last=1),
-    "told t": euler(t_of=lambda t, i, sigma: sigma),
-    "not the step's number": euler(t_of=lambda t, i, sigma: i),
+def changes_the_scheduler(unet, scheduler, *given):
+    scheduler.timesteps = scheduler.timesteps[:1]
+    return looped()(unet, scheduler, *given)
+
+
+LOOPS = {
+    "5.3 ok": looped(),
+    "3 ok": two_passes,
+    " ok": denoise,
+    "order is swapped": looped(context=lambda e, x: torch.cat([x, e])),
+    "guidance is missing": looped(guide=lambda e, x, s: x),
+    "starts at eps_empty": looped(guide=lambda e, x, s: x + s * (x - e)),
+    "go into the U-Net as they are": looped(scale=lambda scheduler, x, t: x),
+    "only the U-Net gets": looped(start=lambda first, x, scaled: scaled),
+    "the last step is missing": looped(last=-1),
+    "inside the loop": looped(last=1),
+    "from the first noise": looped(start=lambda first, x, scaled: first),
+    "do not scale them again": looped(begin=2),
+    "not the step's number": looped(t_of=lambda t, i: i),
     "2 latents and 4 texts": latents_once,
-    "4 latents and 2 texts": euler(context=lambda e, x: x),
-    "wanted shape": lambda *given: euler()(*given)[0],
-    "wanted a tensor": lambda *given: list(euler()(*given)),
-    "in place": lambda unet, t, sigmas, noise, *rest: noise.copy_(euler()(unet, t, sigmas, noise, *rest)),
+    "4 latents and 2 texts": looped(context=lambda e, x: x),
+    "changes the scheduler": changes_the_scheduler,
+    "wanted shape": lambda *given: looped()(*given)[0],
+    "wanted a tensor": lambda *given: list(looped()(*given)),
+    "in place": lambda unet, scheduler, x, *rest: x.copy_(looped()(unet, scheduler, x, *rest)),
 }
 
 
-@pytest.mark.parametrize("word", EULERS)
-def test_check_euler_loop(capsys, word):
-    assert word in said(capsys, check_euler_loop, EULERS[word])
+@pytest.mark.parametrize("word", LOOPS)
+def test_check_denoise(capsys, word):
+    assert word in said(capsys, check_denoise, LOOPS[word])
 
 
-def test_the_euler_loop_is_the_library_s_and_ddim_but_for_its_end(small):
-    empty, text = encode_prompts(small.tokenizer, small.text_encoder, ["", PROMPT]).split(1)
-    scheduler, noise = with_scheduler(small, "euler").scheduler, torch.randn(1, 4, 8, 8, generator=seeded(2))
-    for chosen in (scheduler, small.scheduler):
-        chosen.set_timesteps(12)
-    mine = euler()(small.unet, scheduler.timesteps, scheduler.sigmas, noise, empty, text, 4.0)
-    theirs = denoise(small.unet, scheduler, noise * scheduler.init_noise_sigma, empty, text, 4.0)
-    torch.testing.assert_close(mine, theirs, **CLOSE)
-    states = []
-    ddim = denoise(small.unet, small.scheduler, noise, empty, text, 4.0, watch=lambda t, x: states.append(x))
-    eps = (states[-2] - ALPHA_BAR[1].sqrt() * mine) / (1 - ALPHA_BAR[1]).sqrt()  # the last one, at level 1
-    end = ALPHA_BAR[0].sqrt() * mine + (1 - ALPHA_BAR[0]).sqrt() * eps  # DDIM ends at level 0, Euler without noise
-    torch.testing.assert_close(ddim, end, atol=1e-3, rtol=0)
+def test_euler_s_steps_are_ddim_s_in_another_unit():
+    x_t, eps = torch.randn(2, 2, 4, 8, 8, generator=seeded())
+    a, after = ALPHA_BAR[700], ALPHA_BAR[650]
+    sigma, sigma_next = (((1 - x) / x).sqrt() for x in (a, after))
+    euler = x_t / a.sqrt() + (sigma_next - sigma) * eps
+    torch.testing.assert_close(euler, ddim_step(x_t, eps, a, after) / after.sqrt())
 
 
 def between(inside=lambda e, x, s: e + s * (x - e), outside=lambda e, x, s: x, on=lambda t, low, high: low <= t < high):
@@ -603,8 +651,8 @@ def between(inside=lambda e, x, s: e + s * (x - e), outside=lambda e, x, s: x, o
 
 
 BETWEENS = {
-    "5.5 ok": between(),
-    "5 ok": lambda e, x, t, s, low, high: guide(e, x, torch.where((t >= low) & (t < high), s, 1.0)),
+    "5.6 ok": between(),
+    "6 ok": lambda e, x, t, s, low, high: guide(e, x, torch.where((t >= low) & (t < high), s, 1.0)),
     "on at every t: outside": between(on=lambda *_: True),
     "never on": between(on=lambda *_: False),
     "wrong way round": between(on=lambda t, low, high: not low <= t < high),

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from sdlearn import scenes
-from sdlearn.measuring import named
+from sdlearn.judging import named
 from sdlearn.notebook.checks import scenes as checks
 from sdlearn.scenes import TEST, VALIDATION, WORDINGS, WORDS
 
@@ -41,7 +41,7 @@ def test_no_scene_is_a_sample_too():
     assert pictures.shape == (0, 64, 64, 3) and captions == attributes == []
 
 
-@pytest.mark.parametrize("held_out", [(), VALIDATION])
+@pytest.mark.parametrize("held_out", [(), VALIDATION, TEST])
 def test_a_longer_sample_begins_with_the_shorter(held_out):
     long, short = scenes.sample(20, 7, held_out), scenes.sample(6, 7, held_out)
     assert np.array_equal(long[0][:6], short[0])
@@ -88,14 +88,15 @@ def test_training_scenes_hold_no_held_out_pair():
     assert not {pair(scene) for scene in ATTRIBUTES} & set(HELD_OUT)
 
 
-def test_held_out_scenes_hold_nothing_else_and_all_ride():
-    _, _, attributes = scenes.sample(60, 5, VALIDATION)
-    assert {pair(scene) for scene in attributes} == set(VALIDATION)
+@pytest.mark.parametrize("held_out", [VALIDATION, TEST])
+def test_held_out_scenes_hold_nothing_else_and_all_ride(held_out):
+    _, _, attributes = scenes.sample(60, 5, held_out)
+    assert {pair(scene) for scene in attributes} == set(held_out)
     assert {scene["action"] for scene in attributes} == {"riding"}
 
 
 def test_validation_and_test_share_no_pair_and_nobody_is_in_more_than_two():
-    assert len(VALIDATION) == 4 and len(set(HELD_OUT)) == len(HELD_OUT)
+    assert len(VALIDATION) == len(TEST) == 4 and len(set(HELD_OUT)) == 8
     for name in ("subject", "mount"):
         counts = Counter(dict(zip(("subject", "mount"), both, strict=True))[name] for both in HELD_OUT)
         assert max(counts.values()) <= 2 and set(counts) <= set(WORDS[name])

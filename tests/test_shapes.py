@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from sdlearn import clip, measuring, noising, parts, sampling, scenes, shapes, unet, vae
+from sdlearn import clip, judging, noising, parts, sampling, scenes, shapes, unet, vae
 
 X = torch.zeros(2, 4, 8, 8)
 T = torch.tensor([0, 999])
@@ -93,7 +93,7 @@ def test_latents_of_another_model_are_refused(model):
 def test_the_judge_and_clip_want_floats():
     pictures = torch.zeros(1, 3, 64, 64).byte()
     for call in (
-        lambda: measuring.read(parts.load_judge(), pictures),
+        lambda: judging.read(parts.load_judge(), pictures),
         lambda: clip.embed_pictures(parts.load_clip(), pictures),
     ):
         with says("pictures must be floats"):

@@ -49,14 +49,6 @@ def test_what_somebody_typed_is_no_formula():
         pixels(figure)
 
 
-def test_channels_show_minus_three_black_and_three_white():
-    latents = torch.full((1, 2, 8, 8), -3.0)
-    latents[:, 1] = 3
-    page = pixels(show.channels(latents, zoom=10))
-    assert page[-40, 40].max() <= 1
-    assert page[-40, 126].min() >= 253
-
-
 def test_an_overlay_is_bright_where_the_word_was_looked_at():
     white = np.full((64, 64, 3), 255, np.uint8)
     maps = torch.zeros(1, 8, 8)

@@ -9,7 +9,7 @@ from benchmarks import survey
 from fastcore.script import CliError
 from torch.nn.functional import normalize
 
-from sdlearn import measuring, parts, scenes
+from sdlearn import judging, parts, scenes
 from sdlearn.tools import sources
 
 
@@ -56,14 +56,14 @@ def test_the_kernel_distance_leaves_chance_to_others_and_is_the_same_again():
 
 def test_real_scenes_of_one_prompt_show_it_and_differ():
     pictures = survey.scenes_of(survey.PROMPTS[0], 16, seed=3)
-    wanted = [measuring.named(survey.PROMPTS[0])] * 16
-    assert measuring.shares(parts.load_judge(), pictures, wanted)["all"] > 0.9
+    wanted = [judging.named(survey.PROMPTS[0])] * 16
+    assert judging.shares(parts.load_judge(), pictures, wanted)["all"] > 0.9
     assert len({x.numpy().tobytes() for x in pictures}) == 16
 
 
 @pytest.mark.parametrize("prompt", survey.PROMPTS)
 def test_the_prompts_name_every_attribute(prompt):
-    assert set(measuring.named(prompt)) == set(scenes.WORDS)
+    assert set(judging.named(prompt)) == set(scenes.WORDS)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from fastcore.script import CliError
 from PIL import Image
 from torch.testing import assert_close
 
-from sdlearn import measuring, parts, recipes, sampling, scenes
+from sdlearn import judging, parts, recipes, sampling, scenes
 from sdlearn.clip import new_clip, new_tokenizer, tokenize
 from sdlearn.noising import Schedule, linear_betas
 from sdlearn.tools import measure, sources, train
@@ -48,7 +48,7 @@ def test_another_size_and_more_channels_are_a_setting():
     assert len(recipes.train_unet(unet, latents, text, text[:1], steps=2, batch=4)) == 2
     model = parts.Parts(tokenizer, text_encoder_of(clip), vae, unet, parts.stable_diffusion_scheduler())
     assert sampling.text_to_image(model, ["a cat", "a bear"], steps=2).shape == (2, 3, 96, 96)
-    judge = measuring.Judge(96)
+    judge = judging.Judge(96)
     assert len(recipes.train_judge(judge, pictures, torch.zeros(8, 6, dtype=torch.long), steps=2, batch=4)) == 2
 
 
@@ -117,7 +117,7 @@ def test_the_text_encoder_of_another_model_is_not_overwritten(copy):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"what": "gan"}, 'cannot train "gan": choose one of clip, vae, unet, judge, all'),
+        ({"what": "gan"}, 'cannot train "gan": choose one of clip, vae, unet, judge, flow, fast, all'),
         ({"steps": 0}, "--steps must be from 1 to 10,000,000; got 0"),
         ({"steps": 10**30}, "--steps must be from 1 to 10,000,000; got 1000000000000000000000000000000"),
         ({"size": 65}, "--size must be one of 64, 96, 128; got 65"),
@@ -141,7 +141,9 @@ def test_an_empty_word_trains_nothing(tmp_path):
         [sys.executable, "-m", "sdlearn.tools.train", ""], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 1 and not list(tmp_path.iterdir())
-    assert (done.stdout + done.stderr).strip() == 'cannot train "": choose one of clip, vae, unet, judge, all'
+    assert (
+        done.stdout + done.stderr
+    ).strip() == 'cannot train "": choose one of clip, vae, unet, judge, flow, fast, all'
 
 
 def test_two_trainings_in_one_directory_are_one_too_many(tmp_path, small_world):
@@ -193,5 +195,7 @@ def test_a_folder_of_ones_own_makes_a_pipeline_too(tmp_path, monkeypatch, capsys
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert set(figures) == {"real, seen", "painted, seen", "real, held out", "painted, held out"}
     assert figures["real, held out"]["captions"] == 3 and figures["real, seen"]["psnr"] > 5
+    with pytest.raises(CliError, match="--test is for models of the course's scenes"):
+        measure.main(model=str(out), n=8, steps=1, test=True)
     train.main("all", out=out, steps=2, batch=4, resume=True)  # it goes on with the folder that it began with
     assert "unet is trained already" in capsys.readouterr().out

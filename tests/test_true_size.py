@@ -166,10 +166,18 @@ def test_lesson_4_a_resnet_block_of_the_unet(model, block):
 
 @torch.no_grad()
 def test_lesson_4_cross_attention_of_the_unet(model):
-    (my_cross_attention,) = by_hand("04_unet", "my_cross_attention")
+    (my_cross_attention,) = by_hand("solutions/04_unet", "my_cross_attention")
     layer = model.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2
     places, words = noise(2, 256, 320), noise(2, 77, 768, seed=1)
     assert_close(my_cross_attention(layer, places, words), layer(places, words), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_lesson_4_an_attention_block_of_the_unet(model):
+    _, my_attention_block = by_hand("solutions/04_unet", "my_cross_attention", "my_attention_block")
+    block, x, words = model.unet.down_blocks[0].attentions[0], noise(2, 320, 16, 16), noise(2, 77, 768, seed=1)
+    theirs = block(x, encoder_hidden_states=words).sample
+    assert_close(my_attention_block(block, x, words), theirs, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

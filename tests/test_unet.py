@@ -213,10 +213,11 @@ def stub(*_):
 
 
 CHECKS = [
-    checks.check_drop_captions,
-    checks.check_masked_attention,
-    checks.check_skip_losses,
+    checks.check_time_embedding,
+    checks.check_cross_attention,
     checks.check_unet_with_words,
+    checks.check_drop_captions,
+    checks.check_skip_losses,
     checks.check_word_centres,
 ]
 
@@ -251,28 +252,52 @@ def test_check_drop_captions_refuses(capsys, hint):
     assert hint in said(capsys, checks.check_drop_captions, DROPS[hint])
 
 
-def masked(q, k, v, keep, scale=0.5, axis=-1, fill=float("-inf")):
-    scores = (q @ k.transpose(1, 2) / q.shape[-1] ** scale).masked_fill(~keep[:, None], fill)
-    return scores.softmax(axis) @ v
+def time_waves(t, width, base=10000.0, exponent=None, parts=("cos", "sin")):
+    angles = t[:, None] * base ** (-torch.arange(width // 2) / (exponent or width // 2))
+    return torch.cat([getattr(angles, part)() for part in parts], 1)
 
 
-MASKS = {
-    "exp(0) is 1": lambda q, k, v, keep: masked(q, k, v, keep, fill=0.0),
-    "no longer sum to 1": lambda q, k, v, keep: (attention(q, k, v)[1][:, 0] * keep[:, None]) @ v,
-    "not used": lambda q, k, v, keep: attention(q, k, v)[0],
-    "only padding": lambda q, k, v, keep: masked(q, k, v, ~keep),
-    "not divided": lambda q, k, v, keep: masked(q, k, v, keep, scale=0),
-    "not by its root": lambda q, k, v, keep: masked(q, k, v, keep, scale=1),
-    "over the places": lambda q, k, v, keep: masked(q, k, v, keep, axis=1, fill=-1e9),
-    "NaN": lambda q, k, v, keep: masked(q, k, v, keep, axis=1),
-    "softmax is missing": lambda q, k, v, keep: (q @ k.transpose(1, 2) / 8**0.5 * keep[:, None]) @ v,
-    "shape": lambda q, k, v, keep: masked(q, k, v, keep).mean(1),
+WAVES = {
+    "cosines come first": lambda t, width: time_waves(t, width, parts=("sin", "cos")),
+    "take turns": lambda t, width: time_waves(t, width).unflatten(1, (2, -1)).transpose(1, 2).flatten(1),
+    "exponent is negative": lambda t, width: time_waves(t, width, base=1e-4),
+    "divides by width / 2 - 1": lambda t, width: time_waves(t, width, exponent=width / 2 - 1),
+    "divides by width": lambda t, width: time_waves(t, width, exponent=width),
+    "not 1000": lambda t, width: time_waves(t, width, base=1000.0),
+    "sines are missing": lambda t, width: time_waves(t, width, parts=("cos", "cos")),
+    "shape": lambda t, width: time_waves(t, width, parts=("cos",)),
 }
 
 
-@pytest.mark.parametrize("hint", MASKS)
-def test_check_masked_attention_refuses(capsys, hint):
-    assert hint in said(capsys, checks.check_masked_attention, MASKS[hint])
+@pytest.mark.parametrize("hint", WAVES)
+def test_check_time_embedding_refuses(capsys, hint):
+    assert hint in said(capsys, checks.check_time_embedding, WAVES[hint])
+
+
+def cross(layer, positions, words, heads=None, scale=None, axis=-1, join=True, values=None):
+    q, k, v = layer.to_q(positions), layer.to_k(words), (values or layer.to_v)(words)
+    q, k, v = (x.unflatten(-1, (heads or layer.heads, -1)).transpose(1, 2) for x in (q, k, v))
+    weights = (q @ k.transpose(-1, -2) / (scale or q.shape[-1] ** 0.5)).softmax(axis)
+    gathered = (weights @ v).transpose(1, 2).flatten(2)
+    return layer.to_out[0](gathered) if join else gathered
+
+
+CROSS = {
+    "not divided": lambda *a: cross(*a, scale=1),
+    "root of the whole width": lambda layer, p, w: cross(layer, p, w, scale=p.shape[-1] ** 0.5),
+    "not by its root": lambda layer, p, w: cross(layer, p, w, scale=p.shape[-1] / layer.heads),
+    "heads are missing": lambda *a: cross(*a, heads=1),
+    "over the positions": lambda *a: cross(*a, axis=-2),
+    "to_out[0] is missing": lambda *a: cross(*a, join=False),
+    "took the keys": lambda layer, p, w: cross(layer, p, w, values=layer.to_k),
+    "wrong numbers": lambda *a: -cross(*a),
+    "shape": lambda *a: cross(*a)[:1],
+}
+
+
+@pytest.mark.parametrize("hint", CROSS)
+def test_check_cross_attention_refuses(capsys, hint):
+    assert hint in said(capsys, checks.check_cross_attention, CROSS[hint])
 
 
 def skip_losses(unet, x_t, t, eps, text, order=((1, 0), (1, 1), (0, 0), (0, 1)), together=False, returns=True):
@@ -383,9 +408,9 @@ def lift(heat):
     return heat - heat.amin(1, keepdim=True)
 
 
-def word_maps(maps, tokens, side, layers=None, calls=None, heads=None):  # b places; of each: how many, None for all
+def word_maps(maps, tokens, side, layers=None, calls=None, heads=None):  # b positions; of each: how many, None for all
     fine = [layer for layer in maps.values() if layer[0].shape[2] == side**2][:layers]
-    heat = torch.stack([w[:, :heads].mean(1) for layer in fine for w in layer[:calls]]).mean(0)  # b places words
+    heat = torch.stack([w[:, :heads].mean(1) for layer in fine for w in layer[:calls]]).mean(0)  # b positions words
     return torch.stack([heat[i, :, token] for i, token in enumerate(tokens.tolist())])
 
 
@@ -415,13 +440,13 @@ CENTRES = {
     "only one head": lambda *a: word_centres(*a, heads=1),
     "swapped": lambda *a: word_centres(*a).flip(1),
     "count from 0": lambda *a: word_centres(*a) + 1,
-    "lowest place first": lambda *a: word_centres(*a, lift=lambda heat: heat),
+    "lowest value first": lambda *a: word_centres(*a, lift=lambda heat: heat),
     "for the whole batch": lambda *a: word_centres(*a, lift=lambda heat: heat - heat.min()),
     "the first one's for all": lambda m, tokens, side: word_centres(m, tokens[:1].expand(3), side),
     "too far": lambda m, tokens, side: word_centres(m, tokens + 1, side),
     "too early": lambda m, tokens, side: word_centres(m, tokens - 1, side),
     "sum to 1": lambda *a: word_centres(*a) * lift(word_maps(*a)).sum(1, keepdim=True),
-    "brightest place": brightest,
+    "brightest position": brightest,
     "changed the maps": changes_maps,
     "wanted shape": lambda *a: word_centres(*a).T,
 }
@@ -433,5 +458,5 @@ def test_check_word_centres_refuses(capsys, hint):
 
 
 def test_checks_say_ok(capsys):
-    answers = [drop_captions, masked, skip_losses, unet_with_words, word_centres]
-    assert [said(capsys, *pair) for pair in zip(CHECKS, answers, strict=True)] == [f"4.{i + 1} ok" for i in range(5)]
+    answers = [time_waves, cross, unet_with_words, drop_captions, skip_losses, word_centres]
+    assert [said(capsys, *pair) for pair in zip(CHECKS, answers, strict=True)] == [f"4.{i + 1} ok" for i in range(6)]

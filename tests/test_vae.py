@@ -230,7 +230,14 @@ def not_tried(*_):
 
 @pytest.mark.parametrize(
     "name, number",
-    [("posterior", "2.1"), ("psnr", "2.2"), ("damage", "2.3"), ("slerp", "2.4"), ("coarse", "2.5")],
+    [
+        ("reconstruct", "2.1"),
+        ("psnr", "2.2"),
+        ("posterior", "2.3"),
+        ("damage", "2.4"),
+        ("slerp", "2.5"),
+        ("coarse", "2.6"),
+    ],
 )
 def test_a_stub_is_not_tried_yet_and_a_crash_keeps_its_traceback(name, number, capsys):
     check = getattr(checks, f"check_{name}")
@@ -245,6 +252,34 @@ def test_a_stub_is_not_tried_yet_and_a_crash_keeps_its_traceback(name, number, c
 def says(check, function, capsys) -> str:
     check(function)
     return capsys.readouterr().out.strip()
+
+
+RECONSTRUCT = {
+    "a sample": (lambda n, x: n.decode(n.encode(x).latent_dist.sample()).sample, "a random sample"),
+    "the model itself, sampling": (lambda n, x: n(x, sample_posterior=True).sample, "a random sample"),
+    "latents": (lambda n, x: n.encode(x).latent_dist.mean, "these are the latents"),
+    "scaled latents": (lambda n, x: vae.encode(n, x), "these are the latents"),
+    "an object": (lambda n, x: n.decode(n.encode(x).latent_dist.mean), "take its `.sample`"),
+    "a distribution": (lambda n, x: n.encode(x).latent_dist, "wanted a tensor"),
+    "unchanged": (lambda n, x: x, "went in"),
+    "divided by the factor": (lambda n, x: vae.decode(n, n.encode(x).latent_dist.mean), "use `vae.decode`"),
+    "times the factor": (lambda n, x: n.decode(vae.encode(n, x)).sample, "use `vae.encode`"),
+    "one picture": (lambda n, x: n(x[:1]).sample, "wanted shape"),
+    "anything": (lambda n, x: x * 17, "wrong numbers"),
+}
+
+
+@pytest.mark.parametrize("mistake", RECONSTRUCT)
+def test_check_reconstruct_helps(mistake, capsys):
+    function, hint = RECONSTRUCT[mistake]
+    assert hint in says(checks.check_reconstruct, function, capsys)
+
+
+def test_check_reconstruct_accepts(capsys):
+    solution = lambda n, x: n.decode(n.encode(x).latent_dist.mean).sample  # noqa: E731
+    assert says(checks.check_reconstruct, solution, capsys) == "2.1 ok"
+    assert says(checks.check_reconstruct, lambda n, x: vae.decode(n, vae.encode(n, x)), capsys) == "2.1 ok"
+    assert says(checks.check_reconstruct, lambda n, x: n(x, sample_posterior=False).sample, capsys) == "2.1 ok"
 
 
 def split(moments):
@@ -285,9 +320,9 @@ def test_check_posterior_accepts(capsys):
         mu, log_var = moments.chunk(2, dim=1)
         return vae.reparameterise(mu, (log_var / 2).exp(), eps)
 
-    assert says(checks.check_posterior, solution, capsys) == "2.1 ok"
+    assert says(checks.check_posterior, solution, capsys) == "2.3 ok"
     other = lambda m, e: m[:, :4] + m[:, 4:].exp().sqrt() * e  # noqa: E731
-    assert says(checks.check_posterior, other, capsys) == "2.1 ok"
+    assert says(checks.check_posterior, other, capsys) == "2.3 ok"
 
 
 def mse(x, y):
@@ -362,7 +397,7 @@ def test_check_damage_helps(mistake, capsys):
 
 
 def test_check_damage_accepts(capsys):
-    assert says(checks.check_damage, damage, capsys) == "2.3 ok"
+    assert says(checks.check_damage, damage, capsys) == "2.4 ok"
 
 
 def angle_between(a, b):  # b 1 1 1
@@ -411,7 +446,7 @@ SLERP = {
     "one angle": (lambda a, b, w: on_the_arc(a, b, w, angle_between(a[None], b[None])[0]), "whole batch"),
     "an angle for each place": (
         lambda a, b, w: on_the_arc(a, b, w, F.cosine_similarity(a, b).acos()[:, None]),
-        "every place",
+        "every position",
     ),
     "cosine as angle": (lambda a, b, w: on_the_arc(a, b, w, angle_between(a, b).cos()), "`acos`"),
     "no lengths": (lambda a, b, w: on_the_arc(a, b, w, (a * b).sum((1, 2, 3), True).acos()), "divide a . b"),
@@ -440,18 +475,18 @@ def test_check_slerp_helps(mistake, capsys):
 
 
 def test_check_slerp_accepts(capsys):
-    assert says(checks.check_slerp, my_slerp, capsys) == "2.4 ok"
+    assert says(checks.check_slerp, my_slerp, capsys) == "2.5 ok"
     no_clamp = lambda a, b, w: torch.where(  # noqa: E731
         unclamped(a, b) > 1e-3, on_the_arc(a, b, w), a.lerp(b, w)
     )  # nan > 1e-3 is False, so it goes straight where it should
-    assert says(checks.check_slerp, no_clamp, capsys) == "2.4 ok"
+    assert says(checks.check_slerp, no_clamp, capsys) == "2.5 ok"
 
     def one_by_one(a, b, w):  # with the usual threshold
         close = F.cosine_similarity(a.flatten(1), b.flatten(1)) > 0.9995
         each = [x.lerp(y, w) if c else my_slerp(x[None], y[None], w)[0] for x, y, c in zip(a, b, close, strict=True)]
         return torch.stack(each)
 
-    assert says(checks.check_slerp, one_by_one, capsys) == "2.4 ok"
+    assert says(checks.check_slerp, one_by_one, capsys) == "2.5 ok"
 
 
 def rounded(z, k, steps=0, low=-4, high=4, near=torch.round):
@@ -514,4 +549,4 @@ def test_check_coarse_helps(mistake, capsys):
 
 
 def test_check_coarse_accepts(capsys):
-    assert says(checks.check_coarse, coarse, capsys) == "2.5 ok"
+    assert says(checks.check_coarse, coarse, capsys) == "2.6 ok"

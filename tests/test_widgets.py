@@ -162,3 +162,71 @@ def test_every_frame_of_a_film_has_one_size(shown):
         slider.value = i
         sizes.add(size(screen.value))
     assert len(sizes) == 1
+
+
+def test_an_eye_s_verdicts_are_kept_in_order_and_can_be_taken_back(shown):
+    widgets.by_eye(PICTURES[:3], ["a", "b", "c"], verdicts := [])
+    still, box = shown
+    caption, row, (yes, no, back), note = (*box.children[:2], box.children[2].children, box.children[3])
+    assert len(still.axes) == 3 and back.disabled and caption.value == "a"
+    yes.click(), no.click()
+    assert verdicts == [True, False] and (caption.value, note.value) == ("c", "picture 3 of 3")
+    assert row.children[0].value == show.png(PICTURES[2], 256)
+    back.click(), yes.click(), no.click()
+    assert verdicts == [True, True, False] and yes.disabled and no.disabled and not back.disabled
+    assert note.value == "all judged: run the next cell"
+
+
+# ---------------------------------------------------------------- squares to paint on
+
+COLOURS = {"black": (0, 0, 0), "red": (200, 40, 40)}
+
+
+def painted(shown, frame):
+    """A canvas of two rows and three columns, all black: the menu, the squares in rows, the button, line and screen."""
+    widgets.paint(frame, np.zeros((2, 3, 3), np.uint8), COLOURS)
+    colour, rows, button, note, row = shown[-1].children
+    return colour, [line.children for line in rows.children], button, note, row.children[0]
+
+
+def enlarged(canvas):
+    return show.sheet(canvas[None], zoom=20)
+
+
+def test_what_is_painted_is_drawn_at_a_click(shown):
+    got = []
+    colour, squares, button, note, screen = painted(shown, lambda canvas: got.append(canvas) or enlarged(canvas))
+    assert [len(line) for line in squares] == [3, 3] and got[0].sum() == 0
+    colour.value = "red"
+    squares[1][2].click()
+    assert squares[1][2].style.button_color == "#c82828" and len(got) == 1
+    button.click()
+    want = np.zeros((2, 3, 3), np.uint8)
+    want[1, 2] = COLOURS["red"]
+    assert np.array_equal(got[1], want) and note.value == "" and screen.value == show.rendered(enlarged(want))
+    assert len(shown) == 2  # the figure for a static page, and the widget
+
+
+def test_what_a_frame_does_to_its_canvas_stays_there(shown):
+    got = []
+
+    def spoil(canvas):
+        got.append(canvas.copy())
+        canvas += 1
+        return enlarged(canvas)
+
+    _, _, button, *_ = painted(shown, spoil)
+    button.click()
+    assert np.array_equal(*got)
+
+
+def test_an_error_while_drawing_a_painting_becomes_a_line(shown):
+    def frame(canvas):
+        if canvas.any():
+            raise KeyError("red")
+        return enlarged(canvas)
+
+    colour, squares, button, note, screen = painted(shown, frame)
+    before, colour.value = screen.value, "red"
+    squares[0][0].click(), button.click()
+    assert note.value == "KeyError: 'red'" and screen.value == before

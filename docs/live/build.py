@@ -24,6 +24,7 @@ HERE = Path(__file__).parent
 ORT = HERE / "node_modules" / "onnxruntime-web" / "dist"
 COPIED = ("text_encoder/config.json", "text_encoder/model.safetensors", "tokenizer/tokenizer.json")
 COPIED += ("unet/config.json", "unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json")
+FAST = "fast/model.safetensors"  # what `sdlearn-train fast` makes, if it was made
 DECODER = ("decoder.", "post_quant_conv.")  # what its weights' names begin with
 
 
@@ -50,6 +51,8 @@ def copy_model(model: Path, out: Path) -> None:
     """Copy what the page needs of a model."""
     for name in (*COPIED, "vae/config.json"):
         place(model / name, out / name)
+    if (model / FAST).is_file():
+        place(model / FAST, out / FAST)
     weights = load_file(model / "vae" / parts.WEIGHTS["vae"])
     decoder = {name: tensor for name, tensor in weights.items() if name.startswith(DECODER)}
     save_file(decoder, out / "vae" / parts.WEIGHTS["vae"])

@@ -1,6 +1,6 @@
 // A model of the course: tokenizer, text encoder, U-Net and VAE decoder, the three networks run by onnxruntime.
 
-import { count, open } from "./safetensors.js"
+import { count, open, scaled } from "./safetensors.js"
 import { Tokenizer } from "./tokenizer.js"
 
 export const GRAPHS = ["graphs.json", "text_encoder.onnx", "unet.onnx", "vae.onnx"] // what `sdlearn-export` writes
@@ -12,6 +12,7 @@ export const WEIGHTS = {
 const TOKENIZER = "tokenizer/tokenizer.json", SCHEDULER = "scheduler/scheduler_config.json"
 const SETTINGS = Object.keys(WEIGHTS).map(part => `${part}/config.json`)
 export const FILES = [...SETTINGS, TOKENIZER, SCHEDULER, ...Object.values(WEIGHTS)] // what is read of a model
+export const FAST = "fast/model.safetensors" // the U-Net that needs one step only: fetched when it is wanted
 const TABLE = "embeddings.token_embedding.weight" // one row for each token: the only weights outside the graphs
 
 export class Model {
@@ -40,6 +41,13 @@ export class Model {
     this.ort = ort
   }
 
+  /** Open the U-Net of one step (lesson 9), which has the shape of the other one. */
+  async openFast(graphs, file) {
+    const tensors = attempt(FAST, "is damaged", () => scaled(open(file)))
+    const weights = pack(tensors, json(graphs, "graphs.json").unet.weights, FAST)
+    this.sessions.fast = await createSession(this.ort, graphs["unet.onnx"], weights)
+  }
+
   readTokenizer(content, length) {
     this.tokenizerFile = content
     this.tokenizer = attempt(TOKENIZER, "is damaged", () => new Tokenizer(content, length))
@@ -64,12 +72,18 @@ export class Model {
    * Predict the noise in latents at step t for each prompt.
    * @returns eps, in the latents' shape, and looked: prompts x tokens x height x width
    */
-  async predict(latents, t, context) {
+  async predict(latents, t, context, part = "unet") {
     const shape = this.shape(latents), width = this.config.text_encoder.hidden_size
     const inputs = { latents: [latents, shape], t: [Float32Array.of(t), [1]] }
     inputs.context = [context, [shape[0], this.tokenizer.length, width]]
-    const { eps, looked } = await this.run("unet", inputs)
+    const { eps, looked } = await this.run(part, inputs)
     return { eps: eps.data, looked: looked.data }
+  }
+
+  /** From noise to clean latents in one step, along a straight line: x0 = x - v, where v = eps - x0 (lesson 9). */
+  async leap(noise, context) {
+    const { eps: v } = await this.predict(noise, this.config.scheduler.num_train_timesteps, context, "fast")
+    return noise.map((value, i) => value - v[i])
   }
 
   /** Latents to pictures: numbers from about -1 to 1, pictures x 3 x height x width. */

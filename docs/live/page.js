@@ -1,19 +1,20 @@
 // The page itself: what is typed goes to the worker, what it draws comes onto the page.
-// Texts are only ever set as text, never as markup.
 
 import { advise, known, parse, toggle } from "./caption.js"
 import { listen } from "./drop.js"
 import { Figure } from "./figure.js"
 import { check, DEFAULTS, fromHash, toHash } from "./settings.js"
+import { Sketch } from "./sketch.js"
+import { at, complain, loading, offer, say } from "./status.js"
 import { Tokenizer } from "./tokenizer.js"
 import { markChips, showChips, showTokens } from "./words.js"
 
-const at = id => document.getElementById(id)
 const form = at("ask")
 const models = {} // name -> { tokenizer, groups }, as soon as the worker has opened it
 let worker, dropped // the name of the folder that was dropped
 let drawing, shown, kept // figures: being drawn, on the page, and kept beside it
 let id = 0, begun, queue = [] // of settings to be drawn after the present ones
+const sketch = new Sketch(message => worker.postMessage(message)) // what is drawn as one types
 
 // ---------------------------------------------------------------- the worker
 
@@ -21,7 +22,8 @@ function start() {
   if (typeof WebAssembly !== "object" || typeof DecompressionStream !== "function")
     return complain("This browser has no WebAssembly, or is older than 2023: the page needs both to compute here.")
   worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" })
-  worker.onmessage = ({ data: { is: what, ...rest } }) => ({ loading, opened, step, drawn, wrong })[what](rest)
+  const heard = { loading, opened, step, drawn, hurried, sketched: answer => sketch.drawn(answer), wrong }
+  worker.onmessage = ({ data: { is: what, ...rest } }) => heard[what](rest)
   worker.onerror = () => complain("The part that computes could not start: reload the page, or take a newer browser.")
   if (navigator.connection?.saveData) return offer("Load the model (24 MB)")
   load()
@@ -34,25 +36,21 @@ function load() {
   worker.postMessage({ do: "open" })
 }
 
-function offer(text) {
-  at("again").textContent = text
-  at("again").hidden = false
-}
-
-function loading({ done, all }) {
-  at("bar").value = done / all
-  if (done === all) say("Preparing the model ...")
-  else if (!at("status").textContent.includes("MB")) say(`Loading the model, ${Math.round(all / 1e6)} MB, once ...`)
-}
-
-function opened({ model, tokenizerFile, length, groups }) {
+function opened({ model, tokenizerFile, length, groups, fast }) {
   const tokenizer = new Tokenizer(tokenizerFile, length)
   models[model] = { tokenizer, groups: known(tokenizer, groups) }
   at("bar").value = 0
   at("draw").disabled = false
+  sketch.offer(fast)
   if (model === "yours") return useDropped()
   useModel()
   restore()
+}
+
+function hurried() {
+  at("bar").value = 0
+  say("Ready: type, or choose another seed.")
+  sketch.hurried()
 }
 
 function useDropped() {
@@ -64,6 +62,7 @@ function useDropped() {
 }
 
 function wrong({ during, message }) {
+  if (during === "hurry") sketch.failed()
   complain(message)
   if (during !== "drop") idle("") // a picture that is being drawn goes on
   if (during === "open") offer("Try again")
@@ -182,16 +181,9 @@ function useModel() {
   showChips(at("chips"), groups, (group, phrase) => {
     at("prompt").value = toggle(at("prompt").value, groups, group, phrase)
     typed()
+    sketch.draw()
   })
   typed()
-}
-
-const say = text => (at("status").textContent = text)
-
-function complain(text) {
-  at("error").textContent = text
-  at("error").hidden = !text
-  if (text) say("")
 }
 
 /** Open a model that somebody dropped or chose. */
@@ -215,7 +207,11 @@ form.onsubmit = event => {
   remember()
   draw()
 }
-addEventListener("input", event => event.target.form === form && typed())
+addEventListener("input", event => {
+  if (event.target.form !== form) return
+  typed()
+  sketch.draw()
+})
 at("model").onchange = useModel
 at("prompt").onkeydown = event => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return

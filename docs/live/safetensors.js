@@ -1,6 +1,6 @@
 // The file format of the weights: a length, a table of contents in JSON, then the numbers, one tensor after the other.
 
-const BYTES = { F32: 4, F16: 2, BF16: 2 } // a number's size
+const BYTES = { F32: 4, F16: 2, BF16: 2, I8: 1 } // a number's size
 
 /**
  * Open a safetensors file. Throws an Error if it is not whole.
@@ -22,11 +22,25 @@ export function open(buffer) {
   return tensors
 }
 
+/** Tensors in 8 bits, each times the scale of its output channel, which stands beside it as `name.scale`. */
+export function scaled(tensors) {
+  const rescale = ({ shape, read }, scale) => ({
+    shape,
+    read() {
+      const whole = read(), scales = scale.read(), each = whole.length / scales.length
+      return whole.map((value, i) => value * scales[Math.floor(i / each)])
+    },
+  })
+  const found = [...tensors].map(([name, tensor]) => [name, tensor, tensors.get(`${name}.scale`)])
+  return new Map(found.map(([name, tensor, scale]) => [name, scale ? rescale(tensor, scale) : tensor]))
+}
+
 export const count = shape => shape.reduce((product, side) => product * side, 1)
 
 /** Numbers of any kind as float32; from 16 bits by looking them up in a table of all that there are. */
 function read(dtype, bytes) {
   if (dtype === "F32") return new Float32Array(bytes)
+  if (dtype === "I8") return Float32Array.from(new Int8Array(bytes))
   const table = (tables[dtype] ??= Float32Array.from({ length: 65536 }, (_, bits) => WIDEN[dtype](bits)))
   return Float32Array.from(new Uint16Array(bytes), bits => table[bits])
 }

@@ -1,19 +1,21 @@
 // All computing happens here, beside the page, so that the page always answers.
-// The page says what to `do`: open, draw or stop; the worker says what `is`: loading, opened, step, drawn or wrong.
+// The page says what to `do`: open, drop, draw, decode, hurry, sketch or stop. The worker says what `is`: loading,
+// opened, step, drawn, decoded, hurried, sketched or wrong.
 
 import { download, unpacked } from "./download.js"
-import { FILES, GRAPHS, Model } from "./model.js"
+import { FAST, FILES, GRAPHS, Model } from "./model.js"
 import { Generator, randn } from "./noise.js"
 import * as ort from "./ort/ort.js"
 import { denoise } from "./sampling.js"
 import { SCHEDULERS } from "./scheduler.js"
 
 const models = {} // by name: "course", and "yours" once it was dropped
-let graphs, wanted // the picture that is wanted now: an older one is given up
+let graphs, sizes // of all files that there are to fetch
+let wanted, sketched // the picture, and the sketch, that is wanted now: an older one is given up
 
 onmessage = async ({ data: { do: what, ...rest } }) => {
   try {
-    await { open: openCourse, drop: openDropped, draw, stop }[what](rest)
+    await { open: openCourse, drop: openDropped, draw, decode, hurry, sketch, stop }[what](rest)
   } catch (error) {
     postMessage({ is: "wrong", during: what, message: error.message || String(error) })
   }
@@ -21,7 +23,7 @@ onmessage = async ({ data: { do: what, ...rest } }) => {
 
 /** Fetch the library, the graphs and the course's model, and open them. */
 async function openCourse() {
-  const sizes = await list()
+  sizes = await list()
   const library = "ort/wasm.packed"
   const paths = [library, ...GRAPHS.map(name => `graphs/${name}`), ...FILES.map(name => `model/${name}`)]
   const tell = (done, all) => postMessage({ is: "loading", done, all })
@@ -50,8 +52,8 @@ async function openDropped({ files }) {
 async function open(name, files) {
   const model = await Model.open(ort, graphs, files)
   models[name] = model
-  const { tokenizerFile, groups, config } = model
-  postMessage({ is: "opened", model: name, tokenizerFile, groups, length: config.text_encoder.max_position_embeddings })
+  const { tokenizerFile, groups, config } = model, length = config.text_encoder.max_position_embeddings
+  postMessage({ is: "opened", model: name, tokenizerFile, groups, length, fast: `model/${FAST}` in sizes })
 }
 
 /** Draw one picture; a step is told as soon as it is done, with its estimate of the clean picture. */
@@ -61,16 +63,40 @@ async function draw({ id, settings }) {
   const scheduler = new SCHEDULERS[settings.scheduler](model.config.scheduler, settings.steps)
   const context = await model.encode([settings.negative, settings.prompt])
   const noise = randn(new Generator(settings.seed), model.size)
-  let looked = 0
+  let looked = 0, latents
   for await (const step of denoise(model, scheduler, noise, context, settings.guidance)) {
-    const last = step.i === settings.steps - 1
-    const frame = pixels(await model.decode(last ? step.x : step.x0)) // the last one is the picture itself
+    latents = step.i === settings.steps - 1 ? step.x : step.x0 // the last one is the picture itself
+    const frame = pixels(await model.decode(latents))
     looked = step.looked.map((value, j) => value / settings.steps + (looked && looked[j]))
     postMessage({ is: "step", id, i: step.i, t: step.t, frame })
     await messages()
     if (wanted !== id) return
   }
-  postMessage({ is: "drawn", id, looked })
+  postMessage({ is: "drawn", id, looked, latents })
+}
+
+/** The picture of any latents, by the course's decoder. */
+async function decode({ id, latents }) {
+  postMessage({ is: "decoded", id, frame: pixels(await models.course.decode(latents)) })
+}
+
+/** Fetch the U-Net that needs one step only. */
+async function hurry() {
+  const tell = (done, all) => postMessage({ is: "loading", done, all })
+  const file = `model/${FAST}`, files = await download({ [file]: sizes[file] }, tell)
+  await models.course.openFast(graphs, files[file])
+  postMessage({ is: "hurried" })
+}
+
+/** Draw in one step; of several that wait, only the last. */
+async function sketch({ id, settings }) {
+  sketched = id
+  await messages()
+  if (sketched !== id) return
+  const model = models.course
+  const context = await model.encode([settings.prompt])
+  const latents = await model.leap(randn(new Generator(settings.seed), model.size), context)
+  postMessage({ is: "sketched", id, frame: pixels(await model.decode(latents)) })
 }
 
 function stop() {

@@ -1,6 +1,6 @@
 """The diagrams of the lessons; each function returns what a cell shows as its last line.
 
-The U-Net and its attention block are drawn in `diagrams_unet`.
+The U-Net and its attention block are drawn in `diagrams_unet`, lesson 8's in `diagrams_measuring`.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What the diagrams are drawn with: one colour for each part of the course, and a few marks, as SVG.
+"""The shapes and arrows of the diagrams, as SVG: one colour for each part of the course, and a few marks.
 
 Only presentation attributes, system fonts and absolute coordinates, so that every page shows the same drawing.
 """
@@ -56,7 +56,7 @@ def mix(
 def tint(
     part: str,  # one of COLOURS
 ) -> str:  # "#rrggbb", light enough to write on
-    """The colour of a part as the ground of a box."""
+    """The colour of a part as the background of a box."""
     return mix(COLOURS[part], "#ffffff", 0.82)
 
 
@@ -67,7 +67,7 @@ def noise(rows: int, columns: int, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True, repr=False)
 class Diagram:
-    """A finished drawing; a cell shows it as an image with its description for those who cannot see it.
+    """A finished drawing; a cell shows it as an image, with its description for those who cannot see it.
 
     Not as image/svg+xml: of that type JupyterLab shows nothing until the cell has been run.
     """
@@ -135,7 +135,7 @@ class Drawing:
         learned: bool = True,  # without weights it stays white
         taper: float = 0,  # how much shorter the right side is, above and below; negative: the left side
     ) -> None:
-        """A part: a rounded box with its name, tapering where it makes smaller what goes through."""
+        """A part: a rounded box with its name, tapering if its output is smaller than its input."""
         x0, x1, here = x - w / 2, x + w / 2, part in self.here
         left, right = h / 2 + min(0, taper), h / 2 - max(0, taper)
         outline = [(x0, y), (x0, y - left), (x1, y - right), (x1, y + right), (x0, y + left), (x0, y)]
@@ -166,7 +166,7 @@ class Drawing:
             self.arrow(*points)
 
     def plus(self, x: float, y: float) -> None:
-        """Where two are added."""
+        """A plus sign, where two arrows meet."""
         self.marks.append(f'<circle cx="{x:g}" cy="{y:g}" r="10" fill="#ffffff" stroke="{LINE}" stroke-width="1.6"/>')
         self.line((x - 5, y), (x + 5, y))
         self.line((x, y - 5), (x, y + 5))

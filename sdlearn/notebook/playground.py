@@ -117,7 +117,7 @@ class Playground:
 
     @torch.no_grad()
     def match(self, prompt: str, picture: torch.Tensor) -> float | None:
-        """How close CLIP puts the picture to the prompt."""
+        """How close the picture is to the prompt, by CLIP."""
         if self.clip is None:
             return None
         text = embed_text(self.clip, tokenize(self.model.tokenizer, [prompt]))

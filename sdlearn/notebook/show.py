@@ -38,7 +38,7 @@ def sheet(
     columns: int = 8,
     zoom: int = 2,  # screen pixels per pixel: whole numbers keep it sharp
 ) -> Figure:
-    """Pictures side by side, pixel for pixel."""
+    """Show pictures in rows, pixel for pixel."""
     images = as_array(images)
     columns = min(columns, len(images))
     size, rows = images.shape[1] * zoom, -(-len(images) // columns)
@@ -61,7 +61,7 @@ def strip(
     columns: int = 8,
     zoom: int = 2,
 ) -> Figure:
-    """At most `columns` moments of a film, the first and the last among them."""
+    """At most `columns` frames of a film, the first and the last among them."""
     some = np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int)
     return sheet(frames[some], [titles[i] for i in some], columns, zoom)
 
@@ -135,26 +135,13 @@ def matrix(
     return finish(figure)
 
 
-def channels(
-    latents: Tensor,  # b c h w
-    titles: Sequence[str] | None = None,  # one for each latent
-    zoom: int = 10,  # screen pixels per latent pixel
-) -> Figure:
-    """Each channel of each latent as a grey picture: one row per latent, -3 black, 3 white."""
-    b, c = latents.shape[:2]
-    grey = ((latents.float() / 6 + 0.5).clamp(0, 1) * 255).byte().cpu().numpy()  # b c h w
-    rgb = np.repeat(grey.reshape(b * c, *grey.shape[2:])[..., None], 3, -1)
-    names = [f"{titles[i]}, channel {j}" if titles else f"channel {j}" for i in range(b) for j in range(c)]
-    return sheet(rgb, names, columns=c, zoom=zoom)
-
-
 def overlay(
     image: Tensor | np.ndarray,  # c h w, -1 .. 1, or h w c uint8
     maps: Tensor | np.ndarray,  # n h w, one for each word, any size that divides the picture's
     titles: Sequence[str],  # the words
     zoom: int = 2,
 ) -> Figure:
-    """A picture with a heat map laid over it, once for each word: bright where the word was looked at."""
+    """A picture with a heat map laid over it, once for each word: bright where the word was attended to."""
     image = as_array(image[None])[0]
     heat = np.asarray(maps, dtype=float)
     heat = heat / heat.max(axis=(1, 2), keepdims=True)
@@ -171,30 +158,6 @@ def png(
     file, (h, w), zoom = BytesIO(), picture.shape[:2], max(1, side // len(picture))
     Image.fromarray(picture).resize((zoom * w, zoom * h), Image.Resampling.NEAREST).save(file, "png")
     return file.getvalue()
-
-
-def arrows(
-    boxes: Iterable[tuple[str, float, float, str]],  # text, x, y (0 .. 10, 0 .. 5), colour
-    links: Iterable[tuple[int, int, str]],  # from box, to box, what flows
-) -> Figure:
-    """A map: boxes, and arrows labelled with what flows."""
-    boxes = list(boxes)
-    figure, axes = plt.subplots(figsize=(9, 4.4), dpi=DPI)
-    for text, x, y, colour in boxes:
-        style = dict(boxstyle="round,pad=0.5", fc=colour, ec=INK)
-        axes.text(x, y, text, ha="center", va="center", fontsize=9, bbox=style, zorder=3)
-    for start, end, text in links:
-        (x0, y0), (x1, y1) = boxes[start][1:3], boxes[end][1:3]
-        arrow = dict(arrowstyle="->", color=ACCENT, lw=1.5, shrinkA=38, shrinkB=38)
-        axes.annotate("", (x1, y1), (x0, y0), arrowprops=arrow)
-        x, y, ha, va = (x0 + x1) / 2, (y0 + y1) / 2 + 0.16, "center", "bottom"
-        if y0 != y1:  # the text goes above a level arrow, to the right of any other
-            x, y, ha = x + 0.15, y - 0.16, "left"
-            va = "center" if x0 == x1 else "top" if (y1 - y0) * (x1 - x0) > 0 else "bottom"
-        axes.text(x, y, text, ha=ha, va=va, fontsize=8, color=ACCENT, zorder=4)
-    axes.set(xlim=(-0.6, 10.6), ylim=(0, 5))
-    axes.axis("off")
-    return finish(figure)
 
 
 def rendered(*figures: Figure) -> bytes:
@@ -215,7 +178,7 @@ def rendered(*figures: Figure) -> bytes:
 
 
 def finish(figure: Figure) -> Figure:
-    """Hand a figure to the notebook once, not twice, and as a small file."""
+    """Make a notebook show a figure once, not twice, and as a small file."""
     plt.close(figure)
     vars(figure)["_ipython_display_"] = partial(display_small, figure)  # IPython asks for this before anything else
     return figure
@@ -235,6 +198,6 @@ def display_small(
 
 
 def view(widget) -> dict[str, dict]:
-    """What tells a page to show a widget; ipywidgets 7, which Colab has, cannot say it itself as 8 can."""
+    """The data that make a page show a widget; ipywidgets 7, which Colab has, does not provide them, as 8 does."""
     version = {"version_major": 2, "version_minor": 0}  # of the protocol, not of ipywidgets
     return {"application/vnd.jupyter.widget-view+json": {**version, "model_id": widget.model_id}}

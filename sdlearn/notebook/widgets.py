@@ -1,7 +1,8 @@
 """Controls over the figures of `show`, and films: each a single call in a cell."""
 
+import time
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import ipywidgets as widgets
 import numpy as np
@@ -40,8 +41,7 @@ def move(
         try:
             screen.value, note.value = file(*now()), ""
         except Exception as error:  # whatever it is: else the line would say "drawing ..." for ever
-            known = isinstance(error, ValueError)
-            note.value = (str(error) if known else f"{type(error).__name__}: {error}")[:200]
+            note.value = complaint(error)
 
     knobs = [control(name, abbreviation) for name, abbreviation in controls.items()]
     note = widgets.Label()  # plain text: nothing that is typed is taken for markup
@@ -58,12 +58,40 @@ def move(
     )
 
 
+def while_typing(
+    draw: Callable[[str, int], np.ndarray],  # text, seed -> a picture, h w c uint8
+    text: str,  # to begin with
+    still: Figure,  # what stays on a static page
+    side: int = 256,  # screen pixels
+) -> None:
+    """A picture that is redrawn at every keystroke, for a model that draws in a few milliseconds.
+
+    An error in `draw` becomes the line under the picture, which stays as it was.
+    """
+
+    def redraw(_=None) -> None:
+        begin = time.perf_counter()
+        try:
+            screen.value = show.png(draw(line.value, seed.value), side)
+            note.value = f"{1000 * (time.perf_counter() - begin):.0f} ms"
+        except Exception as error:  # whatever it is: else the picture would stand still without a word
+            note.value = f"{type(error).__name__}: {error}"[:200]
+
+    line = widgets.Text(text, description="prompt", layout={"width": "560px"})  # it tells of every key
+    seed = widgets.IntSlider(0, 0, 99, description="seed")
+    screen, note = widgets.Image(width=side, height=side, format="png"), widgets.Label()
+    redraw()
+    for knob in (line, seed):
+        knob.observe(redraw, "value")
+    live(widgets.VBox([line, seed, screen, note]), "prompt, seed", still)
+
+
 def live(
     box: widgets.Widget,
     what: str,  # what there is to move
     *stills: Figure,  # what a static page shows
 ) -> None:
-    """Show a widget; where no kernel runs (a page on the web, a notebook just opened), a picture takes its place."""
+    """Show a widget; without a kernel (a page on the web, a notebook just opened), a picture takes its place."""
     print("Live, you can move:", what)
     show.display_small(*stills, widget=box)
 
@@ -79,6 +107,47 @@ def control(name: str, abbreviation) -> widgets.ValueWidget:
     return knob
 
 
+def paint(
+    frame: Callable[[np.ndarray], Figure],  # what is painted, h w c uint8 -> a figure
+    canvas: np.ndarray,  # h w c uint8, what is there at first: one square for each pixel
+    colours: dict[str, tuple[int, int, int]],  # name -> red, green and blue, 0 .. 255
+) -> None:
+    """Squares to paint on: choose a colour, click squares, and press Draw."""
+    canvas, (h, w) = canvas.copy(), canvas.shape[:2]
+    colour = widgets.ToggleButtons(options=list(colours), style={"button_width": "70px"})
+    cell = {"width": "26px", "height": "26px", "margin": "0", "padding": "0"}
+    squares = [widgets.Button(layout=cell, style={"button_color": css(x)}) for x in canvas.reshape(-1, 3)]
+    button, note = widgets.Button(description="Draw", button_style="primary"), widgets.Label()
+    screen = widgets.Image(value=show.rendered(first := frame(canvas.copy())))
+
+    def fill(square: widgets.Button, i: int) -> None:
+        canvas[divmod(i, w)] = colours[colour.value]
+        square.style.button_color = css(canvas[divmod(i, w)])
+
+    def draw(_) -> None:
+        note.value = "drawing ..."
+        try:
+            screen.value, note.value = show.rendered(frame(canvas.copy())), ""
+        except Exception as error:  # as in `move`
+            note.value = complaint(error)
+
+    for i, square in enumerate(squares):
+        square.on_click(partial(fill, i=i))
+    button.on_click(draw)
+    rows = widgets.VBox([widgets.HBox(squares[i * w : (i + 1) * w]) for i in range(h)])
+    live(widgets.VBox([colour, rows, button, note, widgets.HBox([screen])]), "colour, squares, Draw", first)
+
+
+def css(colour: Sequence[int] | np.ndarray) -> str:
+    """Red, green and blue as a CSS colour."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def complaint(error: Exception) -> str:
+    """What the line under the controls says about an error."""
+    return (str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")[:200]
+
+
 def film(
     frames: Tensor | np.ndarray,  # b c h w, -1 .. 1, or b h w c uint8: one picture per moment
     titles: Sequence[str] | None = None,  # one for each frame
@@ -91,3 +160,34 @@ def film(
     from_the_start = widgets.IntSlider(0, 0, len(frames) - 1)
     strip = show.strip(frames, titles, columns, zoom)
     move(lambda frame: show.sheet(frames[[frame]], [titles[frame]], zoom=2 * zoom), strip, frame=from_the_start)
+
+
+def by_eye(
+    pictures: Tensor | np.ndarray,  # b c h w, -1 .. 1, or b h w c uint8
+    captions: Sequence[str],  # one for each picture
+    verdicts: list[bool],  # empty; gets True or False for one picture after another, as they are clicked
+) -> None:
+    """Ask you whether each picture shows what its caption says; a static page shows all of them at once."""
+    frames, answers = show.as_array(pictures), {"yes": True, "no": False}
+    screen, caption, note = widgets.Image(), widgets.Label(), widgets.Label()
+    buttons = {word: widgets.Button(description=word) for word in (*answers, "back")}
+
+    def turn() -> None:
+        done, last = len(verdicts), len(frames) - 1
+        screen.value, caption.value = show.png(frames[min(done, last)], 256), captions[min(done, last)]
+        note.value = f"picture {done + 1} of {len(frames)}" if done <= last else "all judged: run the next cell"
+        for word, button in buttons.items():
+            button.disabled = done == 0 if word == "back" else done > last
+
+    def click(button: widgets.Button) -> None:
+        if button.description == "back":
+            verdicts.pop()
+        else:
+            verdicts.append(answers[button.description])
+        turn()
+
+    for button in buttons.values():
+        button.on_click(click)
+    turn()
+    box = widgets.VBox([caption, widgets.HBox([screen]), widgets.HBox([*buttons.values()]), note])
+    live(box, "from picture to picture, with yes, no and back", show.sheet(frames, captions, columns=5))

@@ -1,4 +1,4 @@
-"""The five parts of a Stable Diffusion: opened from a directory, checked, and put on a device."""
+"""The five parts of a Stable Diffusion: loaded from a directory, checked, and put on a device."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig
 from transformers.utils import logging as transformers_logging
 
-from sdlearn.measuring import Judge
+from sdlearn.judging import Judge
 from sdlearn.parts import schema
 from sdlearn.parts.files import MINI, WEIGHTS, check, config, guarded, settings, tensors, weights
 
@@ -47,7 +47,8 @@ def load(
 ) -> Parts:  # on the device, ready to use but not to train
     """Load the five parts, each from its own subfolder. For a model that is on the hub: `tools.hub.load`.
 
-    Raises FileNotFoundError if a part is missing, ValueError if a file is damaged or belongs to another model.
+    Raises FileNotFoundError if a part is missing, ValueError if a file is damaged or belongs to another model,
+    MemoryError if the device has no room for it.
     """
     root, device = MINI if str(root) == "mini" else Path(root), torch.device(device or best_device())
     if not root.is_dir():
@@ -106,7 +107,7 @@ def check_numbers(
 
 @contextmanager
 def quiet() -> Generator[None, None, None]:
-    """No progress bars, which every lesson would store in its output, and no warnings of what is an error here."""
+    """No progress bars, which every lesson would store in its output, and no warnings where we raise an error."""
     libraries = (diffusers_logging, transformers_logging)
     before = [library.get_verbosity() for library in libraries]
     for library in libraries:
@@ -123,7 +124,7 @@ def quiet() -> Generator[None, None, None]:
 def load_tokenizer(
     root: Path = MINI,  # a directory with a tokenizer and a text encoder
 ) -> CLIPTokenizer:
-    """Load only the tokenizer of a model; without its file of words it would open too, but be empty."""
+    """Load only the tokenizer of a model, and check it: without its vocabulary file it would load, but be empty."""
     text = settings(root, "text_encoder")
     with guarded(root, "tokenizer"):
         tokenizer = CLIPTokenizer.from_pretrained(root, subfolder="tokenizer", local_files_only=True)
@@ -137,7 +138,7 @@ def load_tokenizer(
 def load_scheduler(
     root: Path = MINI,
 ) -> diffusers.SchedulerMixin:
-    """The scheduler that the model was saved with; model_index.json names its class, as for the library."""
+    """The scheduler that the model was saved with; model_index.json names its class, as for diffusers."""
     index = root / "model_index.json"
     with guarded(root, "scheduler/scheduler_config.json"):
         own = config(root / "scheduler" / "scheduler_config.json")
@@ -167,7 +168,7 @@ def stable_diffusion_scheduler() -> DDIMScheduler:
 def load_clip(
     root: str | Path = MINI,  # a directory made by `sdlearn-train`
 ) -> CLIPModel:  # both encoders, ready to use
-    """Load the text encoder of a model, rejoined with its last layer and the image encoder."""
+    """Load the text encoder of a model, rejoined with its last layers and the image encoder."""
     root = Path(root)
     text_encoder = load_part(CLIPTextModel, root, "text_encoder")
     with guarded(root, "clip/config.json"):
@@ -195,9 +196,23 @@ def load_judge(
     return judge.eval().requires_grad_(False)
 
 
+def load_fast(
+    root: str | Path = MINI,  # a directory made by `sdlearn-train fast`
+) -> UNet2DConditionModel:  # it predicts velocities; ready to use
+    """Load the U-Net that draws in one or two steps (lesson 9): 8 bits a weight, times a scale per output channel."""
+    root = Path(root)
+    settings(root, "unet")  # are they sane?
+    stored = part_of_ours(root, "fast")
+    scales = {name.removesuffix(".scale"): stored.pop(name) for name in [*stored] if name.endswith(".scale")}
+    with guarded(root, "fast"):
+        unet: Any = UNet2DConditionModel.from_config(config(root / "unet" / "config.json"))
+        unet.load_state_dict({name: x.float() * scales.get(name, 1) for name, x in stored.items()})
+    return unet.eval().requires_grad_(False)
+
+
 def part_of_ours(
     root: Path,
-    part: str,  # "clip" or "judge", which no pipeline has
+    part: str,  # "clip", "judge" or "fast", which no pipeline has
 ) -> dict[str, Tensor]:  # name -> weight
     """Read the weights of a part whose class is the course's own."""
     file = root / part / "model.safetensors"

@@ -26,7 +26,7 @@ def check(
     root: Path,
     dtype: torch.dtype = torch.float32,  # which variant of the weights to look at, where there are several
 ) -> None:
-    """Raise, in one line, unless a directory lists the parts that the course loads, with weights and in agreement."""
+    """Raise a one-line error unless a directory has the parts that the course loads, with weights, and matching."""
     with guarded(root, "model_index.json"):
         schema.check_index(config(root / "model_index.json"))
     own = [settings(root, part) for part in WEIGHTS]
@@ -45,7 +45,7 @@ def settings(
     root: Path,
     part: str,  # one of WEIGHTS
 ) -> dict:  # with the library's defaults for those that are not given
-    """A part's settings, if each is known and in its range."""
+    """Read a part's settings. Raises ValueError for one that is unknown or out of its range."""
     with guarded(root, f"{part}/config.json"):
         return schema.check_part(config(root / part / "config.json"), schema.KINDS[part])
 
@@ -55,7 +55,7 @@ def weights(
     part: str,  # one of WEIGHTS
     dtype: torch.dtype = torch.float32,  # which variant to take, where there are several
 ) -> tuple[str | None, str, list[list[int]]]:  # the variant, a file for messages to name, the shapes of the tensors
-    """Find a part's weights as the library finds them, as many as its settings describe; only headers are read."""
+    """Find a part's weights as its library does, and check that there are enough for its settings, by headers alone."""
     own, shapes = settings(root, part), {}
     with guarded(root, part):
         names = [path.name for path in (root / part).iterdir()]
@@ -90,7 +90,7 @@ def choose(
 
 
 def tensors(file: Path) -> dict[str, list[int]]:  # name -> shape
-    """Read what a safetensors file holds, from its header only, and only if that is no longer than is sane."""
+    """Read what a safetensors file holds, from its header only, and only if that has a plausible length."""
     with file.open("rb") as opened:
         if int.from_bytes(opened.read(8), "little") > HEADER:
             raise ValueError(f"its header is longer than {HEADER:,} bytes")
@@ -111,15 +111,16 @@ def remedy(
     root: Path,  # of the model
     subfolder: str,  # where in it something is missing or damaged
 ) -> str:
-    """How to get a part back: true of this directory, and never at the cost of another part."""
+    """How to get a part back in this directory, without losing another."""
     part, file = subfolder.partition("/")[0], root / subfolder
     if root == MINI:
         return "get it back with `git checkout -- sdlearn/mini`"
     if Path(constants.HF_HUB_CACHE).resolve() in root.resolve().parents:  # it keeps a damaged file for good
         again = "give the hub name once more where there is a network"
         return f"remove {file.resolve()} and {again}" if file.is_file() else again
-    if part == "judge":  # no pipeline needs it
-        return f"remove {root / part} if it is there and make it again with `sdlearn-train judge --out {root} --resume`"
+    if part in ("judge", "fast"):  # no pipeline needs it
+        again = f"`sdlearn-train {part} --out {root} --resume`"
+        return f"remove {root / part} if it is there and make it again with {again}"
     if not (root / "checkpoints").is_dir():  # which `sdlearn-train` leaves in what it made
         return "copy it again from where this directory came from"
     if part in ("scheduler", "model_index.json") and (root / "unet").exists():  # the same for every model of the course
@@ -136,7 +137,7 @@ def guarded(
     root: Path,  # of the model
     what: str,  # the file or folder in it that is being opened
 ) -> Generator[None, None, None]:
-    """Around everything that opens a part: whatever a library raises becomes one line, of ValueError and its like."""
+    """Around everything that opens a part: whatever a library raises becomes a one-line error of ours."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What a model's files must say before anything is built from them: known settings, within their ranges, that agree.
+"""Checks of a model's settings before anything is built: known names, values in range, parts that match.
 
 `ValueError` here means a damaged file; `files.guarded` says which one, and what to do.
 """
@@ -75,7 +75,7 @@ def check_settings(
     own: dict,
     known: dict,  # setting -> its default
 ) -> None:
-    """Raise ValueError for a setting that nobody knows, or for a value out of its range."""
+    """Raise ValueError for an unknown setting, or for a value out of its range."""
     for name, value in own.items():
         if name not in known and name[0] != "_" and value is not None:
             raise ValueError(f'there is no setting "{name}"')
@@ -85,7 +85,7 @@ def check_settings(
 
 
 def check_value(name: str, value: Any) -> None:
-    """Raise ValueError for a count out of its range, a list without end, or what is no number where there is one."""
+    """Raise ValueError for a count out of its range, an overlong list, or a number that is huge or NaN."""
     most, longest = COUNTS.get(name), LONGEST.get(name, 16)
     if isinstance(value, list | tuple):
         if len(value) > longest:
@@ -99,7 +99,7 @@ def check_value(name: str, value: Any) -> None:
 
 
 def check_agreement(text: dict, vae: dict, unet: dict) -> None:
-    """Raise ValueError, for the U-Net, unless three parts' settings fit together, side by side."""
+    """Raise ValueError, blaming the U-Net, unless the settings of the three parts fit together."""
     channels, width = vae["latent_channels"], unet["cross_attention_dim"]
     if type(unet["sample_size"]) is not int:
         raise ValueError(f"sample_size must be a whole number; got {unet['sample_size']}")
@@ -130,9 +130,9 @@ def check_size(own: dict, shapes: list[list[int]]) -> None:
 
 
 def scheduler_class(name: str, own: dict) -> Any:
-    """A class of diffusers. Raises ValueError if it is no scheduler, or for settings that none knows.
+    """Find a scheduler's class in diffusers. Raises ValueError if it is not a scheduler, or for unknown settings.
 
-    Those of its relatives may be there: the library keeps them for changing over to another.
+    Settings of related schedulers may be there: diffusers keeps them for a change of scheduler.
     """
     kind = getattr(diffusers, name, None)
     if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
@@ -143,7 +143,7 @@ def scheduler_class(name: str, own: dict) -> Any:
 
 
 def check_schedule(scheduler: Any) -> None:
-    """Raise ValueError for betas that are none, or if a few trial steps end in what is not a number."""
+    """Raise ValueError for impossible betas, or if a few trial steps end in NaN."""
     betas, kind = getattr(scheduler, "betas", None), scheduler.config.get("prediction_type", "epsilon")
     if kind not in PREDICTIONS:
         raise ValueError(f'prediction_type must be one of {", ".join(PREDICTIONS)}; got "{kind}"')

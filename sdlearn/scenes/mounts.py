@@ -26,8 +26,8 @@ def legs(pen, xs, height, width, fill):
 
 
 def eye(pen, x, y):
-    pen.oval(x, y, 1.3, 1.5, WHITE)
-    pen.oval(x + 0.4, y, 0.8, 0.9, BLACK)
+    pen.oval(x, y, 2.1, 2.3, WHITE)
+    pen.oval(x + 0.5, y, 1.3, 1.4, BLACK)
 
 
 def horse(pen, c):

@@ -70,7 +70,7 @@ def seaside(pen, rng, horizon):
     sea = vary((26, 118, 190), rng)
     beach = horizon - rng.uniform(10, 12)
     pen.box(0, 0, SIDE, horizon + 3, sea)
-    boat(pen, rng.uniform(8, 56), horizon)
+    boat(pen, pick(rng, (8, 55)) + rng.uniform(-2, 2), horizon)
     for _ in range(3):
         x, y = rng.uniform(2, 54), rng.uniform(beach + 2, horizon)
         pen.line([(x, y), (x + 8, y)], 1.2, shade(sea, 1.4))
@@ -79,8 +79,8 @@ def seaside(pen, rng, horizon):
 
 
 def boat(pen, x, y):
-    pen.poly([(x - 1, y + 3), (x - 1, y + 12), (x + 6, y + 4)], WHITE)
-    pen.poly([(x - 5, y + 3), (x + 6, y + 3), (x + 3, y), (x - 3, y)], (190, 70, 50))
+    pen.poly([(x - 1, y + 3), (x - 1, y + 15), (x + 8, y + 4)], (235, 96, 60))
+    pen.poly([(x - 6, y + 3), (x + 8, y + 3), (x + 4, y - 1), (x - 4, y - 1)], (110, 66, 44))
 
 
 def snow(pen, rng, horizon):

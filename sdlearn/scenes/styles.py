@@ -7,12 +7,12 @@ from sdlearn.scenes.pen import CREAM, WHITE, pick, shade, vary
 
 def brush_strokes(pen, rng):
     """Paint over the background with broad strokes of the colour that is there."""
-    for _ in range(12):
+    for _ in range(8):
         x, y = rng.uniform(2, 62), rng.uniform(2, 62)
         colour = pen.canvas.getpixel(pen.at(x, y))
-        length, slope = rng.uniform(9, 15), rng.uniform(-2, 2)
+        length, slope = rng.uniform(12, 20), rng.uniform(-3, 3)
         ends = [(x - length / 2, y - slope), (x + length / 2, y + slope)]
-        pen.line(ends, rng.uniform(4, 6), vary(colour, rng, 0.12))
+        pen.line(ends, rng.uniform(5, 7), vary(colour, rng, 0.2))
 
 
 def border(pen, width, colour):

@@ -94,7 +94,7 @@ def square_head(pen, x, y, c):
 
 def face(pen, x, y):
     for dx in (-2, 3.4):
-        pen.oval(x + dx, y + 1.4, 1.1, 1.4, BLACK)
+        pen.oval(x + dx, y + 1.4, 1.4, 1.7, BLACK)
 
 
 def cat_head(pen, x, y, c):

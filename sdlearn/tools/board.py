@@ -1,4 +1,4 @@
-"""How far a training is, in one picture that can be open while it runs: the loss, and what the model draws by now."""
+"""Training progress in one picture, to keep open while it runs: the loss, and what the model draws so far."""
 
 import time
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from sdlearn.scenes import to_pictures
 from sdlearn.tools.saving import whole_file
 
 COST = {"clip": 0.116, "vae": 0.143, "unet": 0.181, "judge": 0.05}  # seconds a step; only their ratios count
+COST |= dict.fromkeys(("flow", "fast"), COST["unet"])
 
 
 class Board:
@@ -27,16 +28,16 @@ class Board:
         self.file, self.steps = file, dict(steps)
 
     def begin(self, part: str) -> None:
-        """From here on it is this part that is trained."""
+        """Start on another part."""
         self.part, self.base = part, None
 
     def show(
         self,
         losses: list[float],  # of this part, so far
-        pictures: Tensor | None = None,  # b c h w, -1 .. 1: what the model makes by now
+        pictures: Tensor | None = None,  # b c h w, -1 .. 1: what the model makes so far
         captions: Sequence[str] = (),  # of the pictures
     ) -> None:
-        """Draw the loss, the pictures, and how long it will still take."""
+        """Draw the loss, the pictures, and the time left."""
         figure = Figure(figsize=(13, 4.4), layout="constrained")
         halves: Any = figure.subfigures(1, 2, width_ratios=(5, 8))
         left, right = halves
@@ -60,7 +61,7 @@ class Board:
             place.set_title(fill(caption, 28), fontsize=8)
 
     def title(self, done: int) -> str:
-        """The part, the step, and about how many minutes all parts will still take."""
+        """The part, the step, and about how many minutes are left for all parts."""
         now, steps = time.monotonic(), self.steps[self.part]
         name = f"{self.part}: step {done:,} of {steps:,}"
         if self.base is None:

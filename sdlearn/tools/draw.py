@@ -31,7 +31,7 @@ VARIED = {"seed": int, "guidance": float, "steps": int, "scheduler": str}  # wha
 
 
 def advise(tokenizer, prompt: str) -> list[str]:
-    """What is odd about a prompt, and what would be better, a line each."""
+    """A line for each problem with a prompt, and what to write instead."""
     advice, vocabulary, length = [], tokenizer.get_vocab(), tokenizer.model_max_length - 2
     words = re.findall(r"[^\W\d_]+", prompt.lower()) if len(vocabulary) < SMALL else ()
     pieces = {word: len(tokenizer(word, verbose=False).input_ids) - 2 for word in words}
@@ -124,14 +124,14 @@ def grid_of(over: str, prompt: str, model: str = "mini", **settings: Any) -> Ima
 
 
 def format_of(file: Path, formats: dict[str, str]) -> str:
-    """The format that a file's name asks for. Raises ValueError for one that there is not."""
+    """The format that a file's name asks for. Raises ValueError for any that we cannot write."""
     if file.suffix.lower() not in formats:
         raise ValueError(f"cannot write {file}: give a name that ends in {', '.join(formats)}")
     return formats[file.suffix.lower()]
 
 
 def save_film(frames: list[Image.Image], out: Path, kind: str) -> None:
-    """An animation of ten frames a second that rests on the last one; small pictures are enlarged without blur."""
+    """Save an animation, ten frames a second, that rests on the last one; small pictures are enlarged without blur."""
     zoom = max(1, 256 // frames[0].height)
     small = [frame.quantize(256, kmeans=1, dither=Image.Dither.NONE) for frame in tqdm(frames, "film")]
     first, *others = [frame.resize((zoom * frame.width, zoom * frame.height)) for frame in small]

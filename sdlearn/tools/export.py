@@ -34,25 +34,29 @@ FREE = (  # settings that may differ from model to model: the graphs do not depe
 )
 
 
-class TextEncoder(nn.Module):
-    """The text encoder without its table of tokens: rows are looked up outside, so any vocabulary will do."""
+class Network(nn.Module):
+    """One network of a model, called as its graph will be."""
 
     def __init__(self, model):
         super().__init__()
         self.model = model
 
+
+class TextEncoder(Network):
+    """The text encoder without its table of tokens: rows are looked up outside, so any vocabulary will do."""
+
     def forward(
         self,
         words: Tensor,  # b l d, the table's row for each token
     ) -> Tensor:  # b l d, the prompts, encoded
-        """Add the positions, then attend; no word looks at a later one."""
+        """Add the positions, then attend; no word attends to a later one."""
         placed = words + self.model.embeddings.position_embedding.weight
         seen = self.model.encoder(inputs_embeds=placed, attention_mask=None, is_causal=True).last_hidden_state
         return self.model.final_layer_norm(seen)
 
 
 class Recorder:
-    """`unet.attention` in a layer of the U-Net, without its check of shapes, in which tracing would fix the batch."""
+    """`unet.attention` in a layer of the U-Net, without its check of shapes, which would fix the batch when traced."""
 
     def __init__(self, maps: list[Tensor]):  # the weights are added: b heads positions words
         self.maps = maps
@@ -65,19 +69,15 @@ class Recorder:
         return attn.to_out[1](attn.to_out[0]((weights @ v).transpose(1, 2).flatten(2)))
 
 
-class NoisePredictor(nn.Module):
-    """The U-Net, which also tells where it looked for each word."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
+class NoisePredictor(Network):
+    """The U-Net, which also returns its attention to each word."""
 
     def forward(
         self,
         latents: Tensor,  # b c h w, noisy
         t: Tensor,  # 1, the step
         context: Tensor,  # b l d, encoded prompts
-    ) -> tuple[Tensor, Tensor]:  # b c h w, the noise; b l h w, where the words were looked at
+    ) -> tuple[Tensor, Tensor]:  # b c h w, the noise; b l h w, the attention to each word
         """Predict the noise, and average cross-attention over the heads and layers that are as fine as the latents."""
         before, maps = self.model.attn_processors, []
         self.model.set_attn_processor({n: Recorder(maps) if "attn2" in n else one for n, one in before.items()})
@@ -88,12 +88,8 @@ class NoisePredictor(nn.Module):
         return eps, torch.stack(fine).mean(0).transpose(1, 2).unflatten(2, (h, w))
 
 
-class Decoder(nn.Module):
+class Decoder(Network):
     """The VAE's decoder. The scale factor is a setting of the model's, so it is undone outside."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
 
     def forward(
         self,
@@ -163,7 +159,7 @@ def as_inputs(graph) -> Generator[list, None, None]:
 
 
 def leave_out(weights: Sequence[Any]) -> None:
-    """In place of each weight, say where in the packed block it will be."""
+    """Replace each weight by its place in the packed block."""
     import onnx_ir
 
     sizes = [weight.const_value.size * 4 for weight in weights]  # four bytes a number
@@ -186,7 +182,7 @@ def forget_sources(model) -> None:
 
 @contextmanager
 def silence() -> Generator[None, None, None]:
-    """Keep back what the exporter says of itself: that it deprecates this, and does without that."""
+    """Suppress the exporter's messages about itself, such as deprecation warnings."""
     log = logging.getLogger("torch.onnx")
     before = log.level
     log.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""A folder of captioned pictures of your own, read into arrays: whatever is in it, square in the end."""
+"""A folder of captioned pictures of your own, read into arrays of square pictures."""
 
 import csv
 import json
@@ -40,7 +40,7 @@ WAYS = {"metadata.jsonl": from_jsonl, "metadata.csv": from_csv, "a .txt file bes
 
 
 def text_of(file: Path) -> str:
-    """A text file, or nothing where there is none. Raises ValueError if it is not UTF-8."""
+    """Read a text file; empty if there is none. Raises ValueError if it is not UTF-8."""
     try:
         return file.read_text(encoding="utf-8-sig") if file.is_file() else ""
     except UnicodeDecodeError:
@@ -48,7 +48,7 @@ def text_of(file: Path) -> str:
 
 
 def json_or_nothing(line: str) -> dict:
-    """One line of `metadata.jsonl`; empty where it is none."""
+    """Parse one line of `metadata.jsonl`; empty if it is not a JSON object."""
     try:
         row = json.loads(line)
     except ValueError:
@@ -57,7 +57,7 @@ def json_or_nothing(line: str) -> dict:
 
 
 def pairs_of(folder: Path, table: str, rows: list[dict]) -> list[tuple[Path, str]]:
-    """The rows of a table as pictures and captions. Raises ValueError for the first row that is not."""
+    """The rows of a table as pictures and captions. Raises ValueError for the first row without one of the two."""
     for number, row in enumerate(rows, 1):
         if not isinstance(row.get("file_name"), str) or not isinstance(row.get("text"), str):
             raise ValueError(f"{folder / table}: entry {number} has no file_name and text")
@@ -86,7 +86,7 @@ def opened(
     file: Path,
     folder: Path,  # which it must not leave, not even by a link
 ) -> Image.Image:  # RGBA, upright; of an animation the first picture
-    """Open one picture. Raises ValueError with the reason where that is not possible."""
+    """Open one picture. Raises ValueError, with the reason, if that is not possible."""
     if folder.resolve() not in file.resolve().parents:
         raise ValueError("outside the folder")
     if not file.is_file() or file.suffix == ".txt":

@@ -1,4 +1,4 @@
-"""Around every command: whatever goes wrong ends in one line, and a traceback only for those who ask for it."""
+"""Around every command: any error ends in one line, with a traceback only if you ask for it."""
 
 import io
 import os
@@ -20,9 +20,9 @@ if sys.argv[1:2] == [""]:
 
 @contextmanager
 def one_line() -> Generator[None, None, None]:
-    """Turn any error into `CliError`, which is printed as one line with exit status 1; with --debug, not.
+    """Turn any error into `CliError`, which is printed as one line with exit status 1, unless --debug is given.
 
-    A warning becomes a line too, that begins with "note:". What the terminal cannot print, such as a path in
+    A warning becomes a line too, which begins with "note:". What the terminal cannot print, such as a path in
     another encoding, is escaped.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -51,7 +51,7 @@ def note(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Print a warning, in the place of `warnings.showwarning`."""
+    """Print a warning, in place of `warnings.showwarning`."""
     print(f"note: {printable(message)}", file=sys.stderr)
 
 

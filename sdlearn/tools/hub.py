@@ -1,4 +1,4 @@
-"""Where a model lies: with the course, in a directory, or on the hub, from which it is fetched once."""
+"""Find a model: in the course, in a directory, or on the hub, from which it is downloaded once."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -26,7 +26,7 @@ def load(
     device: str | torch.device | None = None,  # None: the best there is
     dtype: torch.dtype | None = None,  # None: float16 for a model from the hub on CUDA, else float32
 ) -> parts.Parts:  # on the device, ready to use but not to train
-    """Find a model, fetch it if it is not here yet, and load it, if it is complete and the device is large enough.
+    """Find a model, download it if need be, and load it, if it is complete and the device has room for it.
 
     Raises FileNotFoundError, ValueError or MemoryError; each says what to do.
     """
@@ -42,7 +42,7 @@ def find(
     name: str | Path,  # as for `load`
     dtype: torch.dtype = torch.float32,  # which precision to fetch from the hub
 ) -> Path:  # a directory with all parts of a Stable Diffusion
-    """Find where a model is, and fetch it from the hub if it is not here yet; it must be complete."""
+    """Find where a model is, and download it from the hub if it is not here yet; it must be complete."""
     folder = MINI if str(name) == "mini" else Path(name).expanduser()
     if folder.is_file():
         raise ValueError(
@@ -60,7 +60,7 @@ def find(
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a name that is no directory can be one on the hub, "somebody/something", and is not meant as a path."""
+    """Whether a name that is not a directory may be one on the hub, "somebody/something", rather than a path."""
     owner, slash, _ = name.partition("/")
     with suppress(HFValidationError):
         validate_repo_id(name)
@@ -74,8 +74,8 @@ def is_hub_name(name: str) -> bool:
 def download(name: str, dtype: torch.dtype) -> Path:  # in the hub's cache
     """Fetch what the five parts need and no more; without a network, use what was fetched before.
 
-    Not `DiffusionPipeline.download`: for some errors of the network it does not turn to what is cached, and its
-    last message does not say what to do.
+    Not `DiffusionPipeline.download`: after some network errors it does not fall back on the cache, and its last
+    message does not say what to do.
     """
     try:
         if not hub_answers():

@@ -1,6 +1,6 @@
 """`sdlearn-measure`: how often a picture shows what its prompt said.
 
-For a model of the scenes a judge says so; for one trained on a folder of your own, its own CLIP.
+A model of the scenes is measured by a judge; one trained on a folder of your own, by its own CLIP.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from sdlearn import parts, scenes
 from sdlearn.clip import embed_pictures, embed_text, retrieval, tokenize
-from sdlearn.measuring import faithfulness, named
+from sdlearn.judging import named, shares
+from sdlearn.measuring import interval
 from sdlearn.sampling import native_size, text_to_image
 from sdlearn.scenes import TEST, VALIDATION, WORDS, Pairs
 from sdlearn.tools import hub, sources
@@ -49,6 +50,16 @@ def paint(
     return torch.cat(painted)
 
 
+def faithfulness(
+    judge: nn.Module,  # a Judge, or another with the same answers
+    pictures: Tensor,  # b c h w, -1 .. 1
+    wanted: list[dict[str, str]],  # what each should show, as for `shares`
+) -> dict[str, float]:  # as from `shares`; "low" and "high": the interval of "all"
+    """How often the judge sees what was wanted, with the confidence interval."""
+    found = shares(judge, pictures, wanted)
+    return found | dict(zip(("low", "high"), interval(found["all"], len(wanted)).tolist(), strict=True))
+
+
 def report(
     model: parts.Parts,
     judges: Sequence[nn.Module],  # each reads the same pictures
@@ -60,7 +71,7 @@ def report(
 ) -> list[dict[str, dict[str, float]]]:  # for each judge: what was judged -> as from `faithfulness`
     """Judge real scenes, the same after the VAE, and painted captions: each kind of pair, and the famous one.
 
-    The judges see all pictures at the size that they know. Raises ValueError for a model that paints larger ones
+    All pictures are scaled to the size that the judges know. Raises ValueError for a model with larger pictures
     than the course trains.
     """
     size, _ = native_size(model)
@@ -88,7 +99,7 @@ def report(
 def first_of_each(
     captions: list[str],
 ) -> list[int]:  # rising
-    """Where each different caption stands first."""
+    """The index at which each different caption first occurs."""
     return sorted({caption: i for i, caption in reversed(list(enumerate(captions)))}.values())
 
 
@@ -119,9 +130,9 @@ def own_report(
     progress: Callable[[Iterable], Iterable] = iter,  # wraps the batches
     **settings,  # of `text_to_image`
 ) -> dict[str, dict[str, float]]:  # kind of picture -> figures
-    """Without a judge: what the folder's own CLIP says of its pictures and of painted ones.
+    """Without a judge: what the model's own CLIP says of the folder's pictures and of painted ones.
 
-    "score" is 100 times the cosine of picture and caption (arXiv 2104.08718), "wrong" that of the picture and
+    "score" is 100 times the cosine of picture and caption (arXiv 2104.08718), "wrong" that of a picture and
     another one's caption, "found" the percentage of pictures that lie nearest to their own caption among all.
     """
     clip, found = parts.load_clip(folder), {}
@@ -153,7 +164,7 @@ def own_table(found: dict[str, dict[str, float]]) -> str:
 
 
 def table(found: dict[str, dict[str, float]]) -> str:
-    """The report as lines of text, in per cent; after "all", its 95 % confidence interval."""
+    """The report as lines of text, in percent; after "all", its 95 % confidence interval."""
     names = [*WORDS, "all"]
     rows = [" " * 30 + "".join(f"{name:>9}" for name in names)]
     for kind, rates in found.items():
@@ -173,18 +184,18 @@ def main(
     seed: int = 0,  # for the captions and the noise
     judge: Path = parts.MINI,  # a directory with a judge: the shipped one, or one made by `sdlearn-train judge`
     json: Path | None = None,  # also write the figures to this file
-    test: bool = False,  # also the test pairs: once, for a model of which nothing is to be chosen any more
+    test: bool = False,  # also measure the test pairs: only once, when nothing is left to choose
 ):
     """Measure what percentage of the pictures show what the prompt said."""
     with one_line():
         if n < 1 or steps < 1:
             raise ValueError(f"--n and --steps must be 1 or more; got {n} and {steps}")
-        if test and not TEST:
-            raise ValueError("--test: no test pairs have been drawn yet")
         check_file(json)
         found, folder, settings = hub.load(model, "cpu"), hub.find(model), {"guidance_scale": guidance, "steps": steps}
         source, more = sources.load(folder), {}
         if isinstance(source, sources.Folder):
+            if test:
+                raise ValueError("--test is for models of the course's scenes: a folder has held-out captions only")
             figures = own_report(found, folder, source, n, seed, tqdm, **settings)
             print(own_table(figures))
         else:

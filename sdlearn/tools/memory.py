@@ -1,4 +1,4 @@
-"""Does it fit into memory? Asked before work begins: otherwise the process, and a notebook's kernel, would die."""
+"""Does it fit into memory? Checked before work begins: otherwise the process, or a notebook's kernel, would die."""
 
 from math import prod
 from pathlib import Path
@@ -17,20 +17,21 @@ LIMITS = {  # below /sys/fs/cgroup: where a container's limit stands, and how mu
     "memory/memory.limit_in_bytes": "memory/memory.usage_in_bytes",
 }
 EXAMPLE = {"clip": 4e6, "vae": 16e6, "unet": 7e6, "judge": 2e6}  # bytes for each of a batch, at 64 pixels; measured
+EXAMPLE |= dict.fromkeys(("flow", "fast"), EXAMPLE["unet"])
 
 
 def free_memory(
     device: torch.device,
     groups: Path = Path("/sys/fs/cgroup"),  # where the system lists the limits of a container
 ) -> float:  # bytes
-    """Free memory: the GPU's on CUDA, else the computer's, or what the container that this runs in may still take."""
+    """Free memory: the GPU's on CUDA, else the computer's, or less if this runs in a container with a limit."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return min([psutil.virtual_memory().available, *limits(groups)])
 
 
 def limits(groups: Path) -> list[float]:  # bytes, one for each limit that there is
-    """What a container's limits still allow; files that are only cached do not count, since they can go."""
+    """What a container's limits still allow; cached files do not count, since they can be dropped."""
     left = []
     for limit, used in LIMITS.items():
         if (groups / limit).is_file() and (most := (groups / limit).read_text().strip()).isdigit():

@@ -1,4 +1,4 @@
-"""Training runs that can be resumed, in half precision, on a GPU, in several processes, all around `training.fit`.
+"""Training runs that can be resumed, in half precision, on a GPU, in several processes, all built on `training.fit`.
 
 Each step seeds torch anew: its batch, its noise and what dropout drops depend on the seed and the step
 alone, so a run that was killed and resumed from its last checkpoint ends with the same weights.
@@ -39,7 +39,7 @@ def progress_bar(
     losses: Sequence[float] = (),  # so far; it grows with every step
     **options,  # of tqdm
 ) -> Iterator:
-    """The steps, with a bar that shows how far they are, and the loss, averaged over 50 steps."""
+    """Yield the steps, with a progress bar that also shows the loss, averaged over 50 steps."""
     bar = tqdm(steps, **options)
     for step in bar:
         yield step
@@ -57,11 +57,11 @@ def fit(
     precision: str = "no",  # "bf16" computes in half the bits: for processors that are fast at it
     checkpoint: Path | None = None,  # a file to save to every `every` steps, and to resume from if it exists
     every: int = 100,  # steps between checkpoints
-    look: Callable[[list[float]], None] = lambda losses: None,  # shows how far it is, every `LOOK` steps
-    progress: Callable = progress_bar,  # wraps the steps, to show how far it is
+    look: Callable[[list[float]], None] = lambda losses: None,  # shows progress, every `LOOK` steps
+    progress: Callable = progress_bar,  # wraps the steps, to show progress
     **options,  # of `training.fit`
 ) -> list[float]:  # the loss at each step
-    """`training.fit`, resumable and on whatever there is: each process takes its share of every batch.
+    """`training.fit`, resumable, on any device and in any number of processes; each takes its part of every batch.
 
     Raises ValueError also for a checkpoint that is damaged, or from a run with other steps, seed, learning
     rate, precision or batch size, and ConnectionError if another process of the run has died.
@@ -106,7 +106,7 @@ def fit(
 
 @contextmanager
 def plain_attention():
-    """Two matrix products and a softmax, all in half the bits: on a CPU, fused attention has a slow backward pass."""
+    """Two matrix products and a softmax, all in bf16: on a CPU, fused attention has a slow backward pass."""
     before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # CUDA in name only
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
     try:
@@ -123,7 +123,7 @@ def shared_cpu() -> bool:
 
 @contextmanager
 def naming_a_lost_process(accelerator: Accelerator):
-    """Around code in which processes exchange numbers: if one has died, say so, since the others cannot go on."""
+    """Around code in which processes exchange tensors: if one has died, say so, since the others cannot go on."""
     try:
         yield
     except RuntimeError as error:
@@ -147,7 +147,7 @@ class Checkpoint:
         self.states: dict[str, Any] = {"model": model}
 
     def save(self, losses: list[float]) -> None:
-        """Save everything that the run needs to go on; the old file is replaced only once the new one is complete."""
+        """Save everything that the run needs to resume; the old file is replaced only once the new one is complete."""
         if not self.file:
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Parts to disk, in the layout of a `StableDiffusionPipeline`; each folder and file as a whole or not at all."""
+"""Save parts in the layout of a `StableDiffusionPipeline`; each folder and file completely or not at all."""
 
 import json
 import os
@@ -33,12 +33,12 @@ def save_clip(clip: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
 
 
 def text_encoder_of(clip: CLIPModel) -> CLIPTextModel:
-    """The U-Net's text encoder, as in Stable Diffusion 2: a copy of CLIP's without the last layer.
+    """The U-Net's text encoder: a copy of CLIP's without the last two layers (Stable Diffusion 2: without the last).
 
-    The last layer sums captions up and ties words together (docs/what-was-tried.md).
+    The last layers sum captions up and tie words together (docs/what-was-tried.md).
     """
     theirs = clip.text_model
-    config = CLIPTextConfig(**theirs.config.to_dict() | {"num_hidden_layers": theirs.config.num_hidden_layers - 1})
+    config = CLIPTextConfig(**theirs.config.to_dict() | {"num_hidden_layers": theirs.config.num_hidden_layers - 2})
     ours = CLIPTextModel(config)
     ours.load_state_dict({name: theirs.state_dict()[name] for name in ours.state_dict()})
     return ours.eval()
@@ -55,6 +55,23 @@ def save_judge(judge: torch.nn.Module, folder: Path) -> None:
     """Save the classifier of `sdlearn-measure`, in half precision."""
     with whole_folder(folder) as new:
         save_file(half(judge), new / "model.safetensors")
+
+
+def save_fast(unet: UNet2DConditionModel, folder: Path) -> None:
+    """Save a few-step U-Net in 8 bits; `parts.load_fast` opens it, with the settings of the U-Net beside it."""
+    with whole_folder(folder) as new:
+        save_file(eight_bits(unet), new / "model.safetensors")
+
+
+def eight_bits(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The weights, at one byte a number: whole numbers, -127 .. 127, times a scale for each output channel."""
+    stored = {}
+    for name, x in model.state_dict().items():
+        stored[name] = x.half().contiguous()
+        if x.dim() > 1:  # biases and norms are few
+            scale = x.abs().amax(tuple(range(1, x.dim())), keepdim=True).clamp_min(1e-9) / 127
+            stored |= {name: (x / scale).round().to(torch.int8).contiguous(), f"{name}.scale": scale}
+    return stored
 
 
 def half(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -75,7 +92,7 @@ def save_index(folder: Path) -> None:
 
 
 def save_json(content: dict, file: Path) -> None:
-    """Save settings or figures, indented, for people to read too."""
+    """Save settings or figures as JSON, indented, so that people can read them too."""
     with whole_file(file) as new:
         new.write_text(json.dumps(content, indent=2) + "\n")
 
@@ -85,7 +102,7 @@ def save_json(content: dict, file: Path) -> None:
 
 @contextmanager
 def whole_folder(folder: Path) -> Generator[Path, None, None]:
-    """Write into what comes, a new folder; it takes the other's place only when all is written."""
+    """Yield a new folder to write into; it replaces the old one only when everything is written."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         dir=folder.parent, prefix=f".{folder.name}-", ignore_cleanup_errors=True
@@ -102,9 +119,9 @@ def whole_folder(folder: Path) -> Generator[Path, None, None]:
 
 @contextmanager
 def whole_file(file: Path) -> Generator[Path, None, None]:
-    """Write to what comes, a new file beside it; it takes the other's place only when all is written.
+    """Yield a new file to write to, beside the old one; it replaces that only when everything is written.
 
-    A link is followed: what it points to is replaced, the link stays. Raises OSError as `check_file` does.
+    A link is followed: what it points to is replaced, and the link stays. Raises OSError as `check_file` does.
     """
     check_file(file)
     target = file.resolve()
@@ -121,7 +138,7 @@ def whole_file(file: Path) -> Generator[Path, None, None]:
 
 
 def check_file(file: Path | None) -> None:
-    """Raise OSError, in one line, if a file could not be written: asked before the work is done, not only after."""
+    """Raise a one-line OSError if a file could not be written: checked before the work is done, not only after."""
     if not file:
         return
     target = file.resolve()

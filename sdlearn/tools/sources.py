@@ -50,7 +50,7 @@ class Folder:
 
     @cached_property
     def training(self) -> Captioned:
-        """All but the held-out pictures; of few there are shifted and scaled copies, up to the number of scenes."""
+        """All but the held-out pictures; if few, with shifted and scaled copies, up to the number of scenes."""
         pairs, _ = self.split
         return self.read(pairs, times=max(1, TRAINING // max(1, len(pairs))))
 
@@ -62,7 +62,7 @@ class Folder:
 
     @cached_property
     def split(self) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]]]:
-        """The pictures and captions to train on, and those that are held out; none of them is read yet."""
+        """The pictures and captions to train on, and those that are held out; no picture is read yet."""
         both, unseen = ([], []), {*self.unseen}
         for file, caption in folder.captioned(Path(self.folder)):
             both[caption in unseen].append((file, caption))
@@ -77,7 +77,7 @@ Source = Scenes | Folder
 
 
 def shown(source: Source) -> Captioned:
-    """Eight held-out pictures, to see how far a training is; of the others, where fewer are held out."""
+    """Eight held-out pictures, to show progress; training pictures, if fewer are held out."""
     pictures, captions = source.held_out if len(source.held_out[1]) >= 8 else source.training
     return pictures[:8], captions[:8]
 
@@ -90,7 +90,7 @@ def chosen(
     mirror: bool,
     held_out: str | None,  # a file with a caption in each line, or a fraction; None: a tenth
 ) -> Source:
-    """What to train on: what the options say, or, for a run that goes on, what it began with.
+    """What to train on: what the options say or, for a resumed run, what it began with.
 
     Raises ValueError for a folder from which nothing can be learnt, and for options of another run.
     """
@@ -123,7 +123,7 @@ def held_out_captions(
     found: list[str],  # the captions of a folder
     wanted: str,  # a file with a caption in each line, or a fraction such as 0.1
 ) -> tuple[str, ...]:
-    """Which captions to hold out. Raises ValueError for captions that are not there, or none or all of them."""
+    """Which captions to hold out. Raises ValueError for unknown captions, an empty file, or fewer than two left."""
     different = sorted({*found})
     try:
         share = float(wanted)
@@ -149,7 +149,7 @@ def save(source: Source, out: Path) -> None:
 
 
 def load(root: Path) -> Source:
-    """What a model was trained on; one that does not say so, on the scenes."""
+    """What a model was trained on: the scenes, unless its folder says otherwise."""
     settings: dict[str, Any] = config(root / FILE) if (root / FILE).is_file() else {}
     if "folder" not in settings:
         return Scenes(**settings)

@@ -1,4 +1,4 @@
-"""`sdlearn-train`: trains the parts of a model, one after another, into a directory; a stopped run goes on."""
+"""`sdlearn-train`: trains the parts of a model, one after another, into a directory; a stopped run can be resumed."""
 
 import inspect
 import os
@@ -16,13 +16,13 @@ from accelerate import PartialState
 from diffusers import AutoencoderKL
 from fastcore.script import call_parse
 from filelock import FileLock, Timeout
-from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
-from sdlearn import measuring, parts, recipes, scenes
+from sdlearn import judging, parts, recipes, scenes
 from sdlearn.clip import LENGTH, new_clip, new_tokenizer, tokenize
-from sdlearn.sampling import encode_prompts, text_to_image
-from sdlearn.tools import memory, runs, saving, sources
+from sdlearn.recipes import encoded
+from sdlearn.sampling import text_to_image
+from sdlearn.tools import fast, memory, runs, saving, sources
 from sdlearn.tools.board import Board
 from sdlearn.tools.guard import one_line
 from sdlearn.unet import new_unet
@@ -83,32 +83,19 @@ def run_unet(out: Path, source: sources.Source, board: Board, **options) -> Call
     return lambda: (saving.save_index(out), saving.save_model(unet, out / "unet"))
 
 
-@torch.no_grad()
-def encoded(
-    vae: AutoencoderKL,
-    tokenizer: CLIPTokenizer,
-    text_encoder: CLIPTextModel,
-    pictures: np.ndarray,  # n h w c uint8
-    captions: list[str],  # n
-) -> tuple[Tensor, Tensor, Tensor]:  # n c h w latents, n l d captions, 1 l d the empty prompt; on the CPU
-    """Encode all training pictures and their captions once, since they do not change while the U-Net is trained."""
-    chunks = [slice(i, i + 256) for i in range(0, len(captions), 256)]
-    text = torch.cat([encode_prompts(tokenizer, text_encoder, captions[chunk]).cpu() for chunk in chunks])
-    latents = torch.cat([encode(vae, scenes.to_tensor(pictures[chunk])).cpu() for chunk in chunks])
-    return latents, text, encode_prompts(tokenizer, text_encoder, [""]).cpu()
-
-
 def run_judge(out: Path, source: sources.Source, board: Board, **options) -> Callable:
     """Train the judge of `sdlearn-measure` on scenes, held-out pairs too."""
-    n, unseen, judge = sources.TRAINING, scenes.VALIDATION + scenes.TEST, measuring.Judge()
+    n, unseen, judge = sources.TRAINING, scenes.VALIDATION + scenes.TEST, judging.Judge()
     seen, _, attributes = scenes.sample(n, seed=1)
     others, _, their_attributes = scenes.sample(n // 8, 1, unseen)
-    right = measuring.answers(attributes + their_attributes)
+    right = judging.answers(attributes + their_attributes)
     recipes.train_judge(judge, np.concatenate([seen, others]), right, look=board.show, **options)
     return lambda: saving.save_judge(judge, out / "judge")
 
 
 RUNS = {"clip": run_clip, "vae": run_vae, "unet": run_unet, "judge": run_judge}
+RUNS |= {"flow": fast.run_flow, "fast": fast.run_fast}  # of a trained model, which stays as it is
+TOGETHER = {"all": ("clip", "vae", "unet"), "fast": ("flow", "fast")}
 
 
 def check_options(
@@ -120,7 +107,7 @@ def check_options(
     precision: str | None,
     size: int | None,
 ) -> None:
-    """Raise ValueError for options with which there is nothing to train."""
+    """Raise ValueError for options that cannot work."""
     if not set(chosen) <= set(RUNS):
         raise ValueError(f'cannot train "{chosen[0]}": choose one of {", ".join(RUNS)}, all')
     if steps is not None and not 1 <= steps <= MOST:
@@ -138,12 +125,12 @@ def check_options(
 
 
 def usual_steps(part: str) -> int:
-    """How many steps a part is trained for if nobody says otherwise."""
+    """How many steps a part is trained for by default."""
     return inspect.signature(getattr(recipes, f"train_{part}")).parameters["steps"].default
 
 
 def leftovers(out: Path) -> list[Path]:
-    """What killed runs have left half written, by the very names that `saving` gives, and nothing else."""
+    """What killed runs have left half written, matched by exactly the names that `saving` gives."""
     names = "|".join([*RUNS, "text_encoder", "tokenizer", "scheduler"])
     folders = [path for path in out.glob(".*-*") if re.fullmatch(rf"\.({names})-\w{{8}}", path.name) and path.is_dir()]
     files = [*out.glob(".*.part"), *(out / "checkpoints").glob(".*.part")]
@@ -154,7 +141,7 @@ def leftovers(out: Path) -> list[Path]:
 def held(out: Path, processes: PartialState) -> Generator[None, None, None]:
     """Hold a directory while a training writes into it. Raises ValueError if another training holds it.
 
-    What a killed run has left half written is removed. The lock is the system's: it goes with the process.
+    What a killed run has left half written is removed. The lock is the system's: it ends with the process.
     """
     if not processes.is_main_process:
         yield
@@ -202,21 +189,21 @@ def train_part(
 
 @call_parse(pos=["what"])
 def main(
-    what: str = "all",  # clip, vae, unet, judge (for sdlearn-measure), or all (clip, vae and unet)
+    what: str = "all",  # clip, vae, unet, all (these three), judge (for sdlearn-measure), or fast (a few-step U-Net)
     out: Path = Path("runs/mine"),  # directory for the trained parts; a StableDiffusionPipeline once all are trained
     steps: int | None = None,  # batches for each part, instead of the usual number
     batch: int | None = None,  # examples in each batch, instead of the usual number
     seed: int = 0,  # for the initial weights and all batches
     precision: str | None = None,  # no or bf16; if left out, bf16 where the processor has fast units for it
-    resume: bool = False,  # go on with a run that was stopped
+    resume: bool = False,  # continue a run that was stopped
     data: Path | None = None,  # a folder of captioned pictures; if left out, the scenes that the course draws
-    size: int | None = None,  # pixels a side: 64, as if left out, 96, or 128 with wider networks, for a GPU
-    pad: str | None = None,  # for data: a colour that fills pictures up to a square; else their middle is cut out
-    mirror: bool = False,  # for data: pictures may be mirrored, since nothing in them has a side
-    held_out: str | None = None,  # for data: a fraction of the captions, or a file of them; if left out, 0.1
+    size: int | None = None,  # pixels a side: 64 (if left out), 96, or 128 (wider networks, for a GPU)
+    pad: str | None = None,  # for data: a colour to pad pictures to a square; if left out, their middle is cut out
+    mirror: bool = False,  # for data: copies may be mirrored, if left and right do not matter
+    held_out: str | None = None,  # for data: the fraction of captions to hold out, or a file of them; if left out, 0.1
 ):
     """Train the parts of a small Stable Diffusion on pictures that the course draws, or on your own."""
-    chosen = ("clip", "vae", "unet") if what == "all" else (what,)
+    chosen = TOGETHER.get(what, (what,))
     with one_line():
         check_options(chosen, out, steps, batch, seed, precision, size)
         source = sources.chosen(out, data, size, pad, mirror, held_out)

@@ -9,9 +9,10 @@ import torch
 import true_size
 from diffusers import UNet2DConditionModel
 
-from benchmarks.measured import Memory, in_turn, matrix_rate, operations, table
+from benchmarks.measured import Memory, in_turn, matrix_rate, table
 from sdlearn import scenes
 from sdlearn.clip import clip_loss, new_clip, new_tokenizer, tokenize
+from sdlearn.measuring import operations
 from sdlearn.notebook import show
 from sdlearn.parts import stable_diffusion_scheduler
 from sdlearn.recipes import train_clip, train_unet, train_vae

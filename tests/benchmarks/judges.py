@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from sdlearn import measuring, parts, scenes
+from sdlearn import judging, parts, scenes
 from sdlearn.recipes import picks
 from sdlearn.scenes import TEST, VALIDATION, WORDS
 from sdlearn.tools import measure
@@ -22,7 +22,7 @@ SEED = 77  # of its scenes, weights and batches
 
 
 class OtherJudge(nn.Module):
-    """As `measuring.Judge`, from a picture to one score for each value of each attribute."""
+    """As `judging.Judge`, from a picture to one score for each value of each attribute."""
 
     def __init__(self):
         super().__init__()
@@ -33,7 +33,7 @@ class OtherJudge(nn.Module):
         self,
         pictures: Tensor,  # b c h w, -1 .. 1
     ) -> dict[str, Tensor]:  # attribute -> b values
-        return measuring.by_attribute(self.resnet(pictures).logits)
+        return judging.by_attribute(self.resnet(pictures).logits)
 
 
 def blurred(
@@ -52,7 +52,7 @@ def trained(steps: int = 2500, batch: int = 64) -> OtherJudge:
     """The other judge, from its first weights on."""
     sets = [scenes.sample(n, SEED, pairs) for n, pairs in ((24_000, ()), (3_000, VALIDATION + TEST))]
     pictures = np.concatenate([found[0] for found in sets])
-    right = measuring.answers(sets[0][2] + sets[1][2])
+    right = judging.answers(sets[0][2] + sets[1][2])
     torch.manual_seed(SEED)
     judge = OtherJudge()
 
@@ -61,7 +61,7 @@ def trained(steps: int = 2500, batch: int = 64) -> OtherJudge:
         shown = blurred(scenes.to_tensor(pictures[i.numpy()]), 1.2 * torch.rand(1, generator=g).item())
         return shown + 0.05 * torch.randn(shown.shape, generator=g), right[i]
 
-    fit(judge, measuring.judge_loss, examples, steps, lr=2e-3, seed=SEED, precision=best_precision())
+    fit(judge, judging.judge_loss, examples, steps, lr=2e-3, seed=SEED, precision=best_precision())
     return judge.requires_grad_(False)
 
 

@@ -1,4 +1,4 @@
-"""What every benchmark needs: a clock that takes turns, the machine's own matrix rate, and a count of operations."""
+"""What every benchmark needs: a clock that takes turns, the machine's own matrix rate, and how much memory it takes."""
 
 import statistics
 import time
@@ -7,7 +7,6 @@ from threading import Event, Thread
 
 import psutil
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 
 def wait(device: torch.device | str) -> None:
@@ -52,13 +51,6 @@ class Memory:
     def __exit__(self, *_):
         self.done.set()
         self.thread.join()
-
-
-def operations(run: Callable) -> int:
-    """Multiplications and additions in matrix products and convolutions, by torch's own counter."""
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return counter.get_total_flops()
 
 
 def matrix_rate(

@@ -19,12 +19,13 @@ from tqdm import tqdm
 
 from sdlearn import parts, scenes
 from sdlearn.clip import embed_pictures
-from sdlearn.measuring import faithfulness, named
+from sdlearn.judging import named
+from sdlearn.measuring import variety
 from sdlearn.scenes import to_pictures
 from sdlearn.tools import hub, sources
 from sdlearn.tools.draw import labelled
 from sdlearn.tools.guard import one_line
-from sdlearn.tools.measure import PAIRS, paint, table
+from sdlearn.tools.measure import PAIRS, faithfulness, paint, table
 from sdlearn.tools.saving import check_file, save_json, whole_file
 from sdlearn.vae import decode, encode
 
@@ -45,14 +46,6 @@ def features(
 ) -> Tensor:  # b d, length 1
     """Pictures as points in CLIP's shared space."""
     return torch.cat([embed_pictures(clip, x) for x in pictures.split(256)])
-
-
-def variety(
-    points: Tensor,  # b d, length 1
-) -> float:  # 0: all the same, 1: unrelated
-    """Mean distance, 1 - cosine, between two different pictures."""
-    b = len(points)
-    return float(1 - ((points @ points.T).sum() - b) / (b * (b - 1)))
 
 
 def to_nearest(
@@ -143,8 +136,8 @@ def likeness(
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> dict[str, dict[str, float]]:  # figure -> kind of picture -> value
     """Variety, novelty and likeness: each for painted pictures, beside the same for real ones."""
-    real = [variety(features(clip, scenes_of(prompt, ALIKE, seed))) for prompt in PROMPTS]
-    painted = [variety(features(clip, paint(model, [prompt] * ALIKE, seed))) for prompt in PROMPTS]
+    real = [float(variety(features(clip, scenes_of(prompt, ALIKE, seed)))) for prompt in PROMPTS]
+    painted = [float(variety(features(clip, paint(model, [prompt] * ALIKE, seed)))) for prompt in PROMPTS]
     alike = {"real": sum(real) / len(real), "painted": sum(painted) / len(painted)}
     (fresh, captions, _), (other, _, _) = (scenes.sample(n, seed=s + seed) for s in (10_000, 30_000))
     real = scenes.to_tensor(fresh)

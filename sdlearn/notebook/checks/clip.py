@@ -42,24 +42,55 @@ def unit(
 
 
 @exercise("1.2")
+def check_loss(
+    my_loss: Callable,  # text, pictures, log_scale -> scalar
+) -> Hints:
+    """Exercise 1.2: the contrastive loss of CLIP (arXiv 2103.00020, figure 3)."""
+    text, pictures, log_scale = five_pairs()
+    got = my_loss(text=text, pictures=pictures, log_scale=log_scale)
+    wrong = mistakes(text, pictures, log_scale, torch.eye(5, dtype=torch.bool))
+    yield compare(got, contrastive_loss(text, pictures, log_scale), wrong)
+
+
+@exercise("1.3")
 def check_fair_loss(
     my_fair_loss: Callable,  # text, pictures, log_scale, same -> scalar
 ) -> Hints:
-    """Exercise 1.2: the contrastive loss in which equal captions are not negatives."""
-    generator = torch.Generator().manual_seed(12)
-    text = unit(torch.randn(4, 6, generator=generator))[[0, 1, 0, 2, 3]]
-    pictures = unit(torch.randn(5, 6, generator=generator))
-    log_scale, same = torch.tensor(1.2), (text @ text.T) > 0.999
+    """Exercise 1.3: the contrastive loss in which equal captions are not negatives."""
+    text, pictures, log_scale = five_pairs()
+    same = (text @ text.T) > 0.999
     got = my_fair_loss(text=text, pictures=pictures, log_scale=log_scale, same=same)
     if isinstance(got, Tensor) and not got.isfinite().all():
         yield "not a finite number: the diagonal of `same` is True as well, and the right answers must stay"
     logits = log_scale.exp() * text @ pictures.T
     rows, columns = one_way(logits, same)
     all_rows, all_columns = one_way(logits, torch.zeros_like(same))
+    masked_0 = torch.stack(one_way(logits, same, 0.0)).mean()
     wrong = {
-        "the twins still take part in softmax: use `same` before it": (all_rows + all_columns) / 2,
-        "the twins still count in the columns: leave them out in both directions": (rows + all_columns) / 2,
-        "the twins still count in the rows: leave them out in both directions": (all_rows + columns) / 2,
+        "equal captions still take part in softmax: use `same` before it": (all_rows + all_columns) / 2,
+        "equal captions still count in the columns: leave them out in both directions": (rows + all_columns) / 2,
+        "equal captions still count in the rows: leave them out in both directions": (all_rows + columns) / 2,
+        "a masked 0 still takes part in softmax: minus infinity does not": masked_0,
+    } | mistakes(text, pictures, log_scale, same)
+    yield compare(got, contrastive_loss(text, pictures, log_scale, same), wrong)
+
+
+def five_pairs() -> tuple[Tensor, Tensor, Tensor]:  # text b d and pictures b d, of length 1; log of the scale
+    """Five pairs; captions 0 and 2 are equal."""
+    generator = torch.Generator().manual_seed(12)
+    text = unit(torch.randn(4, 6, generator=generator))[[0, 1, 0, 2, 3]]
+    return text, unit(torch.randn(5, 6, generator=generator)), torch.tensor(1.2)
+
+
+def mistakes(
+    text: Tensor,  # these three as in `contrastive_loss`
+    pictures: Tensor,
+    log_scale: Tensor,
+    same: Tensor,  # b b, True where two captions are equal and not each other's negatives
+) -> dict[str, Tensor]:  # hint -> what the mistake gives
+    """What goes wrong in a contrastive loss, with or without equal captions."""
+    rows, columns = one_way(log_scale.exp() * text @ pictures.T, same)
+    return {
         "the sign is turned round: the loss is minus the logarithm of a probability": -(rows + columns) / 2,
         "the scale is missing: multiply by log_scale.exp()": contrastive_loss(text, pictures, 0 * log_scale, same),
         "the mean over the batch, not the sum": len(text) * (rows + columns) / 2,
@@ -68,17 +99,13 @@ def check_fair_loss(
         "the two directions are to be averaged, not added": rows + columns,
         "log_scale is a logarithm: use its exponential": contrastive_loss(text, pictures, log_scale.log(), same),
         "multiply by the scale, do not divide by it": contrastive_loss(text, pictures, -log_scale, same),
-        "a masked 0 still takes part in softmax: minus infinity does not": torch.stack(
-            one_way(logits, same, 0.0)
-        ).mean(),
     }
-    yield compare(got, contrastive_loss(text, pictures, log_scale, same), wrong)
 
 
 def one_way(
     logits: Tensor,  # b b
     same: Tensor,  # b b, True where two captions are equal
-    fill: float = float("-inf"),  # what twins get
+    fill: float = float("-inf"),  # what these get
 ) -> tuple[Tensor, Tensor]:  # scalars
     """The loss in each direction: rows must find their columns, columns their rows."""
     right = torch.arange(len(logits))
@@ -86,11 +113,11 @@ def one_way(
     return torch.nn.functional.cross_entropy(logits, right), torch.nn.functional.cross_entropy(logits.T, right)
 
 
-@exercise("1.3")
+@exercise("1.5")
 def check_class_vectors(
     my_class_vectors: Callable,  # clip, tokenizer, sentences -> classes d
 ) -> Hints:
-    """Exercise 1.3: several sentences for each class, averaged (arXiv 2103.00020, section 3.1.4)."""
+    """Exercise 1.5: several sentences for each class, averaged (arXiv 2103.00020, section 3.1.4)."""
     clip, tokenizer = parts.load_clip(), parts.load_tokenizer()
     sentences = [["a cat beside a horse", "a cat riding a red dragon"], ["a bear", "a bear by the sea", "a robot"]]
     tokens = [tokenize(tokenizer, some) for some in sentences]
@@ -103,18 +130,14 @@ def check_class_vectors(
     def means(classes):
         return torch.stack([some.mean(0) for some in classes])
 
-    mean = means(single)
+    mean, across, twice = means(single), means(unit(x, 0) for x in raw), means(unit(x, 0) for x in single)
     wrong = {
         "the average of vectors of length 1 is shorter than 1: normalise once more": mean,
         "bring each sentence to length 1 before you average: `embed_text` does": unit(means(raw)),
         "that is the first sentence of each class: average over all of them": torch.stack([some[0] for some in single]),
         "the length of a class vector is taken over the last dimension: dim=-1": unit(mean, 0),
-        "the length of a sentence's vector is taken over the last dimension: dim=-1": unit(
-            means(unit(some, 0) for some in raw)
-        ),
-        "`embed_text` gives length 1 already; lengths are taken over the last dimension, dim=-1": unit(
-            means(unit(some, 0) for some in single)
-        ),
+        "the length of a sentence's vector is taken over the last dimension: dim=-1": unit(across),
+        "`embed_text` gives length 1 already; lengths are taken over the last dimension, dim=-1": unit(twice),
     }
     yield compare(got, unit(mean), wrong)
 
@@ -124,11 +147,8 @@ def check_merge_step(
     my_merge_step: Callable,  # pieces, words -> pieces
 ) -> Hints:
     """Exercise 1.4: one step of byte pair encoding (arXiv 1508.07909, algorithm 1)."""
-    for words in (
-        {"cat": 1, "car": 1, "can": 1, "moon": 4, "room": 3},
-        {"footloose": 2, "oooh": 1, "moon": 3},
-        {"moon": 2, "hat": 2},  # all pairs meet equally often
-    ):
+    several = {"cat": 1, "car": 1, "can": 1, "moon": 4, "room": 3}, {"footloose": 2, "oooh": 1, "moon": 3}
+    for words in (*several, {"moon": 2, "hat": 2}):  # in the last, all pairs meet equally often
         letters: dict[str, tuple[str, ...]] = {word: (*word[:-1], word[-1] + END) for word in words}
         yield merge_hint(my_merge_step, letters, Counter(words))
     joined = {"moon": ("m", "oo", "n</w>"), "moose": ("m", "oo", "s", "e</w>"), "soon": ("s", "oo", "n</w>")}
@@ -198,11 +218,11 @@ def join_once(
     return (*split[: places[0]], "".join(pair), *split[places[0] + 2 :]) if places else split
 
 
-@exercise("1.5")
+@exercise("1.6")
 def check_found(
     my_found: Callable,  # text, pictures, k -> n, True or False
 ) -> Hints:
-    """Exercise 1.5: whether a picture's own caption is among the k nearest to it."""
+    """Exercise 1.6: whether a picture's own caption is among the k nearest to it."""
     generator = torch.Generator().manual_seed(15)
     text, pictures = (unit(torch.randn(12, 5, generator=generator)) for _ in range(2))
     table = pictures @ text.T  # row: picture, column: caption

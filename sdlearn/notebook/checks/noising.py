@@ -14,27 +14,43 @@ from sdlearn.notebook.checks import NOTHING, Hints, NotTried, ask, compare, exer
 
 
 @exercise("3.1")
-def check_noise_of(
-    my_noise_of: Callable,  # x_t, t, x0 -> eps
+def check_q_sample(
+    my_q_sample: Callable,  # x0, t, eps -> x_t
 ) -> Hints:
-    """From x_t and x0 back to the noise that lies between them."""
-    x0, eps = torch.randn(2, 3, 4, 2, 2, generator=torch.Generator().manual_seed(31))
-    t = torch.tensor([0, 300, 999])
-    x_t, a = noising.q_sample(x0, t, eps), STABLE_DIFFUSION.alpha_bar_at(t, x0)
-    rest = x_t - a.sqrt() * x0
+    """From a clean latent to step t in one jump (DDPM eq. 4)."""
+    x0, eps = torch.randn(2, 4, 4, 4, 4, generator=torch.Generator().manual_seed(30))  # all alike: no axis raises
+    t = torch.tensor([0, 300, 600, 999])
+    row, betas = STABLE_DIFFUSION.alpha_bar[t], STABLE_DIFFUSION.betas[t][:, None, None, None]
+    a, mix = row[:, None, None, None], lambda x0, eps, a: a.sqrt() * x0 + (1 - a).sqrt() * eps
+    turned = "the two factors are the wrong way round: alpha_bar belongs to x0, 1 - alpha_bar to the noise"
+    lined_up = "alpha_bar has gone along the {} of each latent: give it three more axes, b 1 1 1"
     wrong = {
-        "x_t holds sqrt(alpha_bar) x0, not x0: shrink x0 before you subtract it": (x_t - x0) / (1 - a).sqrt(),
-        "brackets: subtract first, then divide all that is left": x_t - a.sqrt() * x0 / (1 - a).sqrt(),
-        "both factors are roots: sqrt(alpha_bar) and sqrt(1 - alpha_bar)": (x_t - a * x0) / (1 - a),
-        "the plain difference is not the noise: shrink x0 first, divide at the end": x_t - x0,
-        "what is left after subtracting is sqrt(1 - alpha_bar) eps: divide": rest,
-        "divide by the root of 1 - alpha_bar, not by 1 - alpha_bar": rest / (1 - a),
-        "divide by the factor of the noise, sqrt(1 - alpha_bar), not by the signal's": rest / a.sqrt(),
-        "the factor of x0 is the root of alpha_bar": (x_t - a * x0) / (1 - a).sqrt(),
-        "the two factors are the wrong way round": (x_t - (1 - a).sqrt() * x0) / a.sqrt(),
-        "this is sqrt(1 - alpha_bar) eps: divide, do not multiply, at the end": rest * (1 - a).sqrt(),
+        lined_up.format("columns"): mix(x0, eps, row),
+        lined_up.format("rows"): mix(x0, eps, row[:, None]),
+        lined_up.format("channels"): mix(x0, eps, row[:, None, None]),
+        turned: mix(eps, x0, a),
+        "both factors are roots: alpha_bar is a fraction of the variance": a * x0 + (1 - a) * eps,
+        "the factor of the noise is a root too": a.sqrt() * x0 + (1 - a) * eps,
+        "the factor of x0 is a root too": a * x0 + (1 - a).sqrt() * eps,
+        "x0 is shrunk too, by the root of alpha_bar": x0 + (1 - a).sqrt() * eps,
+        "the noise has a factor too, the root of 1 - alpha_bar": a.sqrt() * x0 + eps,
+        "the noise is added, not taken away": a.sqrt() * x0 - (1 - a).sqrt() * eps,
+        "that is 1 - root of alpha_bar: the root comes last, of 1 - alpha_bar": a.sqrt() * x0 + (1 - a.sqrt()) * eps,
+        "that is one small step: use alpha_bar, the product of all so far, not beta": mix(x0, eps, 1 - betas),
+        "that is beta in the place of alpha_bar": mix(x0, eps, betas),
     }
-    yield ask(my_noise_of, partial(compare, want=eps, wrong=wrong, atol=1e-4), x_t=x_t, t=t, x0=x0)
+    hints = []  # the first counts: factors turned round look like arguments in another order
+
+    def hint_for(got):
+        hints.append(compare(got, mix(x0, eps, a), wrong, atol=1e-4))
+        return hints[-1]
+
+    hint = ask(my_q_sample, hint_for, x0=x0, t=t, eps=eps)
+    yield turned if hints[:1] == [turned] else hint
+    points, noise = torch.randn(2, 3, 2, 1, 1, generator=torch.Generator().manual_seed(31))
+    want = noising.q_sample(points, t[:3], noise)
+    hint = ask(my_q_sample, partial(compare, want=want, atol=1e-4), x0=points, t=t[:3], eps=noise)
+    yield hint and f"right for latents of 4 channels, but not for x0 of shape {tuple(points.shape)}: {hint}"
 
 
 @exercise("3.2")
@@ -80,40 +96,27 @@ def compare_steps(
 
 
 @exercise("3.3")
-def check_zero_end(
-    my_zero_end: Callable,  # betas -> betas
+def check_noise_of(
+    my_noise_of: Callable,  # x_t, t, x0 -> eps
 ) -> Hints:
-    """A schedule whose last step holds no signal at all (arXiv 2305.08891, algorithm 1)."""
-    for betas in (noising.scaled_linear_betas(), noising.linear_betas(50)):
-        got = my_zero_end(betas=betas)
-        a = noising.alpha_bar(betas)
-        root = a.sqrt()
-        moved = root - root[-1]
-        good = moved * root[0] / moved[0]
-        flat = (a - a[-1]) * a[0] / (a[0] - a[-1])
-        if isinstance(got, Tensor) and got.shape == (len(betas) - 1,):
-            yield "one beta is missing: the first is 1 - alpha_bar of step 0, with nothing to divide by"
-        if isinstance(got, Tensor) and got.isinf().any():
-            yield "something was divided by the last alpha_bar, which is 0: divide each by the one before it"
-        wrong = {
-            "only the last step has changed: move and stretch all the roots": torch.cat([betas[:-1], torch.ones(1)]),
-            "that is alpha_bar: turn it back into betas": good**2,
-            "that is the root of alpha_bar: square it, then turn it back into betas": good,
-            "turn roots back into alpha_bar (square them) before you make betas": betas_of(good),
-            "these are 1 - beta: subtract them from 1": 1 - betas_of(good**2),
-            "the end is right, but step 0 has moved too: stretch the roots to where they began": betas_of(moved**2),
-            "the first value stays what it was: you stretch the roots until it is 1": betas_of((moved / moved[0]) ** 2),
-            "stretch the root of alpha_bar, not alpha_bar itself": betas_of(flat),
-            "nothing has changed: the last alpha_bar is still above 0": betas,
-        }
-        yield compare(got, betas_of(good**2), wrong, atol=2e-4)  # the last betas are ratios of numbers near 0
-
-
-def betas_of(
-    a: Tensor,  # steps, alpha_bar
-) -> Tensor:  # steps
-    """Undo `alpha_bar`: beta_t = 1 - alpha_bar_t / alpha_bar_(t-1)."""
-    return 1 - torch.cat([a[:1], a[1:] / a[:-1]])
+    """From x_t and x0 back to the noise that lies between them."""
+    x0, eps = torch.randn(2, 3, 4, 2, 2, generator=torch.Generator().manual_seed(31))
+    t = torch.tensor([0, 300, 999])
+    x_t, a = noising.q_sample(x0, t, eps), STABLE_DIFFUSION.alpha_bar_at(t, x0)
+    rest = x_t - a.sqrt() * x0
+    wrong = {
+        "x_t holds sqrt(alpha_bar) x0, not x0: shrink x0 before you subtract it": (x_t - x0) / (1 - a).sqrt(),
+        "brackets: subtract first, then divide all that is left": x_t - a.sqrt() * x0 / (1 - a).sqrt(),
+        "both factors are roots: sqrt(alpha_bar) and sqrt(1 - alpha_bar)": (x_t - a * x0) / (1 - a),
+        "the plain difference is not the noise: shrink x0 first, divide at the end": x_t - x0,
+        "what is left after subtracting is sqrt(1 - alpha_bar) eps: divide": rest,
+        "divide by the root of 1 - alpha_bar, not by 1 - alpha_bar": rest / (1 - a),
+        "divide by the factor of the noise, sqrt(1 - alpha_bar), not by the signal's": rest / a.sqrt(),
+        "the factor of x0 is the root of alpha_bar": (x_t - a * x0) / (1 - a).sqrt(),
+        "the two factors are the wrong way round": (x_t - (1 - a).sqrt() * x0) / a.sqrt(),
+        "this is sqrt(1 - alpha_bar) eps: divide, do not multiply, at the end": rest * (1 - a).sqrt(),
+    }
+    yield ask(my_noise_of, partial(compare, want=eps, wrong=wrong, atol=1e-4), x_t=x_t, t=t, x0=x0)
 
 
 @exercise("3.4")
@@ -154,6 +157,43 @@ def check_velocity(
 
 
 @exercise("3.5")
+def check_zero_end(
+    my_zero_end: Callable,  # betas -> betas
+) -> Hints:
+    """A schedule whose last step holds no signal at all (arXiv 2305.08891, algorithm 1)."""
+    for betas in (noising.scaled_linear_betas(), noising.linear_betas(50)):
+        got = my_zero_end(betas=betas)
+        a = noising.alpha_bar(betas)
+        root = a.sqrt()
+        moved = root - root[-1]
+        good = moved * root[0] / moved[0]
+        flat = (a - a[-1]) * a[0] / (a[0] - a[-1])
+        if isinstance(got, Tensor) and got.shape == (len(betas) - 1,):
+            yield "one beta is missing: the first is 1 - alpha_bar of step 0, with nothing to divide by"
+        if isinstance(got, Tensor) and got.isinf().any():
+            yield "something was divided by the last alpha_bar, which is 0: divide each by the one before it"
+        wrong = {
+            "only the last step has changed: move and stretch all the roots": torch.cat([betas[:-1], torch.ones(1)]),
+            "that is alpha_bar: turn it back into betas": good**2,
+            "that is the root of alpha_bar: square it, then turn it back into betas": good,
+            "turn roots back into alpha_bar (square them) before you make betas": betas_of(good),
+            "these are 1 - beta: subtract them from 1": 1 - betas_of(good**2),
+            "the end is right, but step 0 has moved too: stretch the roots to where they began": betas_of(moved**2),
+            "the first value stays what it was: you stretch the roots until it is 1": betas_of((moved / moved[0]) ** 2),
+            "stretch the root of alpha_bar, not alpha_bar itself": betas_of(flat),
+            "nothing has changed: the last alpha_bar is still above 0": betas,
+        }
+        yield compare(got, betas_of(good**2), wrong, atol=2e-4)  # the last betas are ratios of numbers near 0
+
+
+def betas_of(
+    a: Tensor,  # steps, alpha_bar
+) -> Tensor:  # steps
+    """Undo `alpha_bar`: beta_t = 1 - alpha_bar_t / alpha_bar_(t-1)."""
+    return 1 - torch.cat([a[:1], a[1:] / a[:-1]])
+
+
+@exercise("3.6")
 def check_best_eps(
     my_best_eps: Callable,  # x_t, t, data -> eps
 ) -> Hints:
@@ -182,9 +222,9 @@ def check_best_eps(
 
     mean = log.softmax(1) @ points
     wrong = {
-        "that is the best x0: the noise follows from it as in 3.1": mean[..., None, None],
+        "that is the best x0: the noise follows from it as in 3.3": mean[..., None, None],
         "divide by sqrt(1 - alpha_bar) at the end": (x - a.sqrt() * mean)[..., None, None],
-        "shrink the average before you subtract it, as in 3.1": ((x - mean) / (1 - a).sqrt())[..., None, None],
+        "shrink the average before you subtract it, as in 3.3": ((x - mean) / (1 - a).sqrt())[..., None, None],
         "the nearest point alone is not the best answer: take the average by weight": noise(nearest),
         "all points count the same: weigh them by how well they fit": noise(torch.full_like(far, 0.25)),
         "the farthest point counts most: there is a minus sign in the exponent": noise((-log).softmax(1)),

@@ -4,42 +4,129 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor
 
 from sdlearn import parts
 from sdlearn.notebook.checks import Hints, compare, exercise, plain
+from sdlearn.notebook.checks.toys import ToyScheduler, toy_unet
 
 
 @exercise("5.1")
-def check_two_prompts(
-    my_two_prompts: Callable,  # eps_empty, eps_one, eps_other, scale_one, scale_other -> eps
+def check_guide(
+    my_guide: Callable,  # eps_empty, eps_text, guidance_scale -> eps
 ) -> Hints:
-    """Exercise 5.1: guidance towards two prompts at once."""
-    empty, one, other = torch.randn(3, 2, 4, 8, 8, generator=torch.Generator().manual_seed(51))
-    to_one, to_other = one - empty, other - empty
-    want = empty + 3 * to_one + 2 * to_other
+    """Exercise 5.1: classifier-free guidance."""
+    empty, text = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(51))
+    for scale in (3.0, 0.0, 1.0):
+        gap = text - empty
+        wrong = {
+            "eps_empty is missing: the difference is added to it": scale * gap,
+            "start from eps_empty, not from eps_text": text + scale * gap,
+            "the direction is reversed: it goes from eps_empty to eps_text": empty - scale * gap,
+            "empty and text have changed places: scale 0 gives eps_empty, scale 1 gives eps_text": text - scale * gap,
+            "scale the difference of the two, not eps_text": empty + scale * text,
+            "subtract eps_empty from eps_text before you scale": empty + scale * text - empty,
+            "no average: the difference counts `guidance_scale` times": empty + scale * gap / 2,
+            "`guidance_scale` is not used": empty + gap,
+        }
+        yield compare(my_guide(eps_empty=empty, eps_text=text, guidance_scale=scale), empty + scale * gap, wrong)
+
+
+@exercise("5.2")
+def check_ddim_step(
+    my_ddim_step: Callable,  # x_t, eps, a, a_next -> latents at the next step
+) -> Hints:
+    """Exercise 5.2: one step of DDIM."""
+    x_t, eps = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(52))
+    a, after = torch.tensor(0.3), torch.tensor(0.6)
+    x0 = (x_t - (1 - a).sqrt() * eps) / a.sqrt()
     wrong = {
-        "eps_empty is missing: the differences are added to it": want - empty,
-        "eps_empty is there twice: both directions start from the same one": want + empty,
-        "start from eps_empty, and add the two differences to it": 3 * one + 2 * other,
-        "the two scales are swapped": empty + 2 * to_one + 3 * to_other,
-        "each direction starts at eps_empty: subtract eps_empty, not the other prompt": empty + one - other,
-        "the directions are reversed: from eps_empty to the prompt": 2 * empty - want,
-        "the second direction starts at eps_empty too, not at the first prompt": empty + 3 * to_one + 2 * (other - one),
-        "scale each difference, not each prediction": empty + 3 * one + 2 * other,
-        "both directions count in full: no average": empty + (3 * to_one + 2 * to_other) / 2,
+        "this is the estimate of x0: put noise back, as much as belongs to a_next": x0,
+        "noise has to go back in: add sqrt(1 - a_next) eps": after.sqrt() * x0,
+        "that puts back as much noise as there was: use a_next for the way back": a.sqrt() * x0 + (1 - a).sqrt() * eps,
+        "a and a_next are swapped": put_back((x_t - (1 - after).sqrt() * eps) / after.sqrt(), eps, a),
+        "x0 is (x_t - sqrt(1 - a) eps) / sqrt(a): the division is missing": put_back(x0 * a.sqrt(), eps, after),
+        "divide by sqrt(a), not by a": put_back(x0 / a.sqrt(), eps, after),
+        "the noise in x_t is sqrt(1 - a) eps, not eps": put_back((x_t - eps) / a.sqrt(), eps, after),
+        "the noise in x_t is sqrt(1 - a) eps: take the root": put_back((x_t - (1 - a) * eps) / a.sqrt(), eps, after),
+        "the noise that goes back is sqrt(1 - a_next) eps: take the root": after.sqrt() * x0 + (1 - after) * eps,
+        "x0 is to be made smaller by sqrt(a_next) when noise is added": x0 + (1 - after).sqrt() * eps,
+        "the predicted noise is subtracted from x_t, not added": put_back(
+            (x_t + (1 - a).sqrt() * eps) / a.sqrt(), eps, after
+        ),
     }
-    got = my_two_prompts(eps_empty=empty, eps_one=one, eps_other=other, scale_one=3.0, scale_other=2.0)
-    yield compare(got, want, wrong)
+    yield compare(my_ddim_step(x_t=x_t, eps=eps, a=a, a_next=after), put_back(x0, eps, after), wrong)
 
 
-@exercise("5.2", scheduler="your function changes the scheduler: leave it as it is, and return the timesteps")
+def put_back(
+    x0: Tensor,  # b c h w, an estimate, right or wrong
+    eps: Tensor,  # b c h w
+    a_next: Tensor,  # alpha_bar at the next step
+) -> Tensor:  # b c h w
+    """The second half of a step: noise put back."""
+    return a_next.sqrt() * x0 + (1 - a_next).sqrt() * eps
+
+
+@exercise("5.3", scheduler="your function changes the scheduler: only call its methods")
+def check_denoise(
+    my_denoise: Callable,  # unet, scheduler, latents, empty, text, guidance_scale -> latents
+) -> Hints:
+    """Exercise 5.3: the whole loop, around a U-Net and a scheduler that are one line of arithmetic each."""
+    generator = torch.Generator().manual_seed(53)
+    noise, texts = 4 * torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 2, 6, 4, generator=generator)
+    wrong: dict[str, dict] = {
+        "only the prompt is heard: guidance is missing": dict(guide=lambda e, t, g: t),
+        "the order is swapped: the empty prompt is the first half of the batch": dict(
+            guide=lambda e, t, g: t + g * (e - t)
+        ),
+        "guidance starts at eps_empty, not at eps_text": dict(guide=lambda e, t, g: t + g * (t - e)),
+        "the latents go into the U-Net as they are: `scheduler.scale_model_input` first": dict(scale=lambda s, x, t: x),
+        "only the U-Net gets the scaled latents: `scheduler.step` wants the others": dict(scaled_step=True),
+        "the last step is missing": dict(steps=-1),
+        "only one step was taken: is the `return` inside the loop?": dict(steps=1),
+        "each step starts from the first noise: give the new latents to the next step": dict(forget=True),
+        "the latents come in as strong as the scheduler begins: do not scale them again": dict(begin=2.0),
+    }
+    for sigmas, scale in (((4.0, 2.0, 1.0, 0.5, 0.0), 3.0), ((2.0, 0.7, 0.2, 0.0), 1.5)):
+        scheduler = ToyScheduler(sigmas)
+        unet, complaints = toy_unet(scheduler.timesteps)
+        given = dict(scheduler=scheduler, latents=noise, empty=texts[0], text=texts[1], guidance_scale=scale)
+        got = my_denoise(unet=unet, **given)
+        yield next(iter(complaints), None)
+        answer = partial(denoise, **given)
+        yield compare(got, answer(), {hint: partial(answer, **how) for hint, how in wrong.items()})
+
+
+def denoise(
+    scheduler: ToyScheduler,
+    latents: Tensor,  # b c h w
+    empty: Tensor,  # b l d
+    text: Tensor,  # b l d
+    guidance_scale: float,
+    guide=lambda empty, text, scale: empty + scale * (text - empty),  # with this and the others a mistake is planted
+    scale=ToyScheduler.scale_model_input,
+    scaled_step: bool = False,  # step from the scaled latents
+    forget: bool = False,  # step from the first latents
+    begin: float = 1.0,  # the latents are multiplied by it
+    steps: int | None = None,  # how many, -1: all but one
+) -> Tensor:  # b c h w, clean latents
+    """The answer to exercise 5.3, or one with a mistake in it."""
+    unet, _ = toy_unet(scheduler.timesteps)
+    first = latents = latents * begin
+    for t in scheduler.timesteps[:steps]:
+        scaled = scale(scheduler, first if forget else latents, t)
+        eps_empty, eps_text = (unet(scaled, t, words).sample for words in (empty, text))
+        start = scaled if scaled_step else first if forget else latents
+        latents = scheduler.step(guide(eps_empty, eps_text, guidance_scale), t, start).prev_sample
+    return latents
+
+
+@exercise("5.4", scheduler="your function changes the scheduler: leave it as it is, and return the timesteps")
 def check_start_from_picture(
     my_start_from_picture: Callable,  # x0, eps, scheduler, strength -> latents, timesteps
 ) -> Hints:
-    """Exercise 5.2: noise a picture part of the way, and do only the rest of the steps."""
-    x0, eps = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(52))
+    """Exercise 5.4: noise a picture part of the way, and do only the rest of the steps."""
+    x0, eps = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(54))
     for strength, keep in ((0.3, 6), (1.0, 20), (0.28, 6), (0.02, 1)):
         scheduler = parts.stable_diffusion_scheduler()
         scheduler.set_timesteps(20)
@@ -81,126 +168,41 @@ def hint_of(name: str, got, want: Tensor, wrong: dict[str, Tensor]) -> str | Non
     return hint if hint in (None, *wrong) else f"{name}: {hint}"
 
 
-@exercise("5.3")
+@exercise("5.5")
 def check_rescale(
-    my_rescale: Callable,  # eps_guided, eps_text, share -> eps
+    my_rescale: Callable,  # x0_guided, x0_text, fraction -> x0
 ) -> Hints:
-    """Exercise 5.3: shrink a guided prediction to the deviation of the text's (arXiv 2305.08891, section 3.4)."""
-    text, other = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(53))
-    text = text * torch.tensor([0.5, 1.0, 2.0])[:, None, None, None]  # pictures of different deviation
+    """Exercise 5.5: give the guided estimate the contrast of the text's (arXiv 2305.08891, section 3.4)."""
+    text, other = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(55))
+    text = text * torch.tensor([0.5, 1.0, 2.0])[:, None, None, None]  # pictures of different contrast
     guided = 4 * text + other
 
-    def rescaled(share, dims=(1, 2, 3)):
+    def rescaled(fraction, dims=(1, 2, 3)):
         ratio = text.std(dims, keepdim=True) / guided.std(dims, keepdim=True)
-        return share * guided * ratio + (1 - share) * guided
+        return fraction * guided * ratio + (1 - fraction) * guided
 
     unit = guided / guided.std((1, 2, 3), keepdim=True)
     upside_down = guided * guided.std((1, 2, 3), keepdim=True) / text.std((1, 2, 3), keepdim=True)
     wrong = {
-        "the mix is the other way round: `share` belongs to the shrunken prediction": rescaled(0.3),
-        "one deviation for each picture: you took one for the whole batch": rescaled(0.7, (0, 1, 2, 3)),
-        "one deviation for each picture: you took one for each channel": rescaled(0.7, (2, 3)),
-        "the ratio is upside down: text's deviation over the guided one's": 0.7 * upside_down + 0.3 * guided,
-        "`share` is not used: mix the shrunken prediction with the guided one": rescaled(1.0),
+        "the mix is the other way round: `fraction` belongs to the shrunken estimate": rescaled(0.3),
+        "one standard deviation for each picture: you took one for the whole batch": rescaled(0.7, (0, 1, 2, 3)),
+        "one standard deviation for each picture: you took one for each channel": rescaled(0.7, (2, 3)),
+        "the ratio is upside down: text's standard deviation over the guided one's": 0.7 * upside_down + 0.3 * guided,
+        "`fraction` is not used: mix the shrunken estimate with the guided one": rescaled(1.0),
         "nothing was shrunken": guided,
-        "the deviation that is wanted is that of eps_text, not 1": 0.7 * unit + 0.3 * guided,
-        "shrink eps_guided, not eps_text": 0.7 * text + 0.3 * guided,
+        "the standard deviation that is wanted is that of x0_text, not 1": 0.7 * unit + 0.3 * guided,
+        "shrink x0_guided, not x0_text": 0.7 * text + 0.3 * guided,
     }
-    yield compare(my_rescale(eps_guided=guided, eps_text=text, share=0.7), rescaled(0.7), wrong)
-    yield compare(my_rescale(eps_guided=guided, eps_text=text, share=0.0), guided)
+    yield compare(my_rescale(x0_guided=guided, x0_text=text, fraction=0.7), rescaled(0.7), wrong)
+    yield compare(my_rescale(x0_guided=guided, x0_text=text, fraction=0.0), guided)
 
 
-@exercise("5.4")
-def check_euler_loop(
-    my_euler_loop: Callable,  # unet, timesteps, sigmas, noise, empty, text, guidance_scale -> latents
-) -> Hints:
-    """Exercise 5.4: the whole loop with Euler's step, around a U-Net that is one line of arithmetic."""
-    generator = torch.Generator().manual_seed(54)
-    noise, texts = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 2, 6, 4, generator=generator)
-    levels = torch.tensor([900, 700, 500, 300, 100]), torch.tensor([4.0, 2.0, 1.0, 0.5, 0.2, 0.0])
-    wrong: dict[str, dict] = {
-        "begin as strong as sqrt(sigma^2 + 1): the noise is still as it was drawn": dict(begin=lambda s: 1),
-        "begin as strong as sqrt(sigma^2 + 1), not sigma: there is a picture in it too": dict(begin=lambda s: s),
-        "the latents go into the U-Net as they are: divide by sqrt(sigma^2 + 1) first": dict(shrink=lambda s, _: 1),
-        "divide by sqrt(sigma^2 + 1), not by sigma": dict(shrink=lambda s, _: s),
-        "divide by the root of sigma^2 + 1, not by sigma^2 + 1": dict(shrink=lambda s, _: s**2 + 1),
-        "divide by what belongs to this sigma, not to the next": dict(shrink=lambda _, s: root(s)),
-        "only the U-Net gets the divided latents: step from the others": dict(
-            move=lambda x, y, e, s, n: y + (n - s) * e
-        ),
-        "the order is swapped: the empty prompt is the first half of the batch": dict(
-            guide=lambda e, t, g: t + g * (e - t)
-        ),
-        "guidance is missing: only the text is heard": dict(guide=lambda e, t, g: t),
-        "guidance starts at eps_empty, not at eps_text": dict(guide=lambda e, t, g: t + g * (t - e)),
-        "the step goes the wrong way: sigma_next - sigma is below 0": dict(move=lambda x, y, e, s, n: x + (s - n) * e),
-        "this takes out all noise in each step: move by sigma_next - sigma": dict(move=lambda x, y, e, s, n: x - s * e),
-        "move by sigma_next - sigma, not by sigma_next": dict(move=lambda x, y, e, s, n: x + n * e),
-        "one step is missing: the last one goes to sigma 0": dict(steps=-1),
-        "only one step was taken: is the `return` inside the loop?": dict(steps=1),
-    }
-    for first, scale in ((0, 3.0), (1, 1.5)):
-        t, sigmas = levels[0][first:], levels[1][first:]
-        unet, complaints = toy_unet(t)
-        given = dict(timesteps=t, sigmas=sigmas, noise=noise, empty=texts[0], text=texts[1], guidance_scale=scale)
-        got = my_euler_loop(unet=unet, **given)
-        yield next(iter(complaints), None)
-        answer = partial(euler_loop, **given)
-        yield compare(got, answer(), {hint: partial(answer, **how) for hint, how in wrong.items()})
-
-
-def root(sigma: Tensor) -> Tensor:
-    """The deviation of latents that hold a picture of deviation 1 and noise of deviation `sigma`."""
-    return (sigma**2 + 1) ** 0.5
-
-
-def toy_unet(timesteps: Tensor):  # a U-Net, and a list of what was wrong with the calls of it
-    """A U-Net that is one line of arithmetic, and that keeps a list of complaints."""
-    complaints = []
-
-    def unet(sample, timestep, encoder_hidden_states):
-        b, texts = len(sample), len(encoder_hidden_states)
-        if b != texts:
-            complaints.append(
-                f"the U-Net got {b} latents and {texts} texts: it wants as many of both, latents twice, empty and text"
-            )
-        if not torch.isin(torch.as_tensor(timestep).float(), timesteps.float()).all():
-            complaints.append("the U-Net is to be told t, one of `timesteps`: not sigma, and not the step's number")
-        words = encoder_hidden_states.mean((1, 2))[:, None, None, None].repeat(-(-b // texts), 1, 1, 1)
-        return UNet2DConditionOutput(sample=(sample.repeat(-(-texts // b), 1, 1, 1) + 2 * words).tanh())
-
-    return unet, complaints
-
-
-def euler_loop(
-    timesteps: Tensor,
-    sigmas: Tensor,
-    noise: Tensor,  # b c h w
-    empty: Tensor,  # b l d
-    text: Tensor,  # b l d
-    guidance_scale: float,
-    begin=root,  # how strong the noise is at first; with these four a mistake is planted
-    shrink=lambda sigma, after: root(sigma),  # what the latents are divided by for the U-Net
-    guide=lambda empty, text, scale: empty + scale * (text - empty),
-    move=lambda latents, divided, eps, sigma, after: latents + (after - sigma) * eps,
-    steps: int | None = None,  # how many, -1: all but one
-) -> Tensor:  # b c h w, clean latents
-    """The answer to exercise 5.4, or one with a mistake in it."""
-    unet, _ = toy_unet(timesteps)
-    latents = noise * begin(sigmas[0])
-    for t, sigma, after in [*zip(timesteps, sigmas, sigmas[1:], strict=False)][:steps]:
-        divided = latents / shrink(sigma, after)
-        eps_empty, eps_text = (unet(divided, t, words).sample for words in (empty, text))
-        latents = move(latents, divided, guide(eps_empty, eps_text, guidance_scale), sigma, after)
-    return latents
-
-
-@exercise("5.5")
+@exercise("5.6")
 def check_guide_between(
     my_guide_between: Callable,  # eps_empty, eps_text, t, guidance_scale, low, high -> eps
 ) -> Hints:
-    """Exercise 5.5: guidance at some noise levels only (arXiv 2404.07724)."""
-    empty, text = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(55))
+    """Exercise 5.6: guidance at some noise levels only (arXiv 2404.07724)."""
+    empty, text = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(56))
     levels = torch.tensor([900, 700, 699, 300, 100])  # against an interval from 300 to 700
     guided = empty + 3 * (text - empty)
     want = [text, text, guided, guided, text]

@@ -1,4 +1,4 @@
-"""The checks of lesson 0: is all ready, and the first exercise."""
+"""The checks of lesson 0: whether everything is ready, and the first exercise."""
 
 import platform
 from collections.abc import Callable, Iterable

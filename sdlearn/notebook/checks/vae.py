@@ -13,33 +13,32 @@ from sdlearn.vae import decode, encode, new_vae, psnr
 
 
 @exercise("2.1")
-def check_posterior(
-    my_sample_posterior: Callable,  # moments, eps -> latents
+def check_reconstruct(
+    my_reconstruct: Callable,  # vae, pictures -> pictures
 ) -> Hints:
-    """From the eight channels of an encoder to a latent."""
-    generator = torch.Generator().manual_seed(21)
-    moments, eps = torch.randn(2, 8, 3, 5, generator=generator), torch.randn(2, 4, 3, 5, generator=generator)
-    mu, log_var = moments.chunk(2, dim=1)
-    got = my_sample_posterior(moments=moments, eps=eps)
-    if isinstance(got, Tensor) and got.shape == moments.shape:
-        yield "8 channels came back: split them, the first four are mu"
+    """There and back, on a small VAE with random weights."""
+    torch.manual_seed(20)
+    vae = new_vae().eval().requires_grad_(False)
+    pictures = torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(20)) * 2 - 1
+    posterior = vae.encode(pictures).latent_dist
+    torch.manual_seed(21)  # so that a sample of the latents can be told from a mistake
+    got = my_reconstruct(vae=vae, pictures=pictures)
+    if isinstance(getattr(got, "sample", None), Tensor):
+        yield "that is an object around the pictures: take its `.sample`"
+    if isinstance(got, Tensor) and got.shape == posterior.mean.shape:
+        yield "these are the latents: decode them, `vae.decode(latents).sample`"
+    torch.manual_seed(21)
     wrong = {
-        "that is mu alone: add sigma times eps": mu,
-        "the second half is a logarithm: take its exponential": mu + log_var * eps,
-        "exp(log_var) is the variance, and sigma is its root": mu + log_var.exp() * eps,
-        "sigma is exp(log_var / 2), not exp(log_var) / 2": mu + log_var.exp() / 2 * eps,
-        "the means come first, the logarithms second: yours are swapped": log_var + (mu / 2).exp() * eps,
-        "the means are channels 0 to 3, the logarithms 4 to 7: yours are every second one": moments[:, ::2]
-        + (moments[:, 1::2] / 2).exp() * eps,
-        "only the noise is multiplied by sigma, and mu is added": (mu + eps) * (log_var / 2).exp(),
-        "add the noise to mu: yours is sigma eps alone": (log_var / 2).exp() * eps,
-        "the noise is missing: multiply sigma by eps": mu + (log_var / 2).exp(),
+        "a random sample of the latents was decoded: take the `.mean`": vae.decode(posterior.sample()).sample,
+        "these are the pictures that went in: encode them, then decode the latents": pictures,
+        "`decode` of sdlearn.vae undoes a scale factor that the mean does not have: use `vae.decode`": decode(
+            vae, posterior.mean
+        ),
+        "`encode` of sdlearn.vae multiplies by the scale factor: use `vae.encode`": vae.decode(
+            encode(vae, pictures)
+        ).sample,
     }
-    hint = compare(got, mu + (log_var / 2).exp() * eps, wrong)
-    again = my_sample_posterior(moments=moments, eps=eps) if hint and isinstance(got, Tensor) else None
-    if again is not None and not torch.allclose(got, again, equal_nan=True):
-        yield "two calls with the same eps differ: use the eps that you are given, and draw none"
-    yield hint
+    yield compare(got, vae.decode(posterior.mean).sample, wrong, atol=1e-4)
 
 
 @exercise("2.2")
@@ -69,7 +68,37 @@ def check_psnr(
     yield compare(got, 10 * (4 / mse).log10(), wrong, atol=1e-3)
 
 
-@exercise("2.3", latents="your function changes the latents: work on `latents.clone()`, anew for each channel")
+@exercise("2.3")
+def check_posterior(
+    my_sample_posterior: Callable,  # moments, eps -> latents
+) -> Hints:
+    """From the eight channels of an encoder to a latent."""
+    generator = torch.Generator().manual_seed(21)
+    moments, eps = torch.randn(2, 8, 3, 5, generator=generator), torch.randn(2, 4, 3, 5, generator=generator)
+    mu, log_var = moments.chunk(2, dim=1)
+    got = my_sample_posterior(moments=moments, eps=eps)
+    if isinstance(got, Tensor) and got.shape == moments.shape:
+        yield "8 channels came back: split them, the first four are mu"
+    wrong = {
+        "that is mu alone: add sigma times eps": mu,
+        "the second half is a logarithm: take its exponential": mu + log_var * eps,
+        "exp(log_var) is the variance, and sigma is its root": mu + log_var.exp() * eps,
+        "sigma is exp(log_var / 2), not exp(log_var) / 2": mu + log_var.exp() / 2 * eps,
+        "the means come first, the logarithms second: yours are swapped": log_var + (mu / 2).exp() * eps,
+        "the means are channels 0 to 3, the logarithms 4 to 7: yours are every second one": moments[:, ::2]
+        + (moments[:, 1::2] / 2).exp() * eps,
+        "only the noise is multiplied by sigma, and mu is added": (mu + eps) * (log_var / 2).exp(),
+        "add the noise to mu: yours is sigma eps alone": (log_var / 2).exp() * eps,
+        "the noise is missing: multiply sigma by eps": mu + (log_var / 2).exp(),
+    }
+    hint = compare(got, mu + (log_var / 2).exp() * eps, wrong)
+    again = my_sample_posterior(moments=moments, eps=eps) if hint and isinstance(got, Tensor) else None
+    if again is not None and not torch.allclose(got, again, equal_nan=True):
+        yield "two calls with the same eps differ: use the eps that you are given, and draw none"
+    yield hint
+
+
+@exercise("2.4", latents="your function changes the latents: work on `latents.clone()`, anew for each channel")
 def check_damage(
     my_damage: Callable,  # vae, latents -> c
 ) -> Hints:
@@ -114,12 +143,12 @@ def arc(
     dims: tuple[int, ...] = (1, 2, 3),  # what counts as one arrow
     angle_of: Callable[[Tensor], Tensor] = torch.acos,  # from the cosine
 ) -> Tensor:  # b c h w
-    """Slerp, and what becomes of it with arrows or angles that are not meant."""
+    """Slerp, or what comes of it with the wrong vectors or angles."""
     angle = angle_of((a * b).sum(dims, True) / (a.square().sum(dims, True) * b.square().sum(dims, True)).sqrt())
     return (((1 - w) * angle).sin() * a + (w * angle).sin() * b) / angle.sin()
 
 
-@exercise("2.4")
+@exercise("2.5")
 def check_slerp(
     my_slerp: Callable,  # a, b, w -> latents
 ) -> Hints:
@@ -141,7 +170,7 @@ def check_slerp(
         "a . b alone is no cosine: divide by both lengths": torch.where(dot.abs() < 1, undivided, a.lerp(b, w)),
         "the wrong way round: w = 0 must give a, and w = 1 must give b": arc(b, a, w),
         "one angle for the whole batch: each picture is an arrow of its own": arc(a, b, w, (0, 1, 2, 3)),
-        "an angle for every place: a latent is one arrow, so flatten it first": arc(a, b, w, (1,)),
+        "an angle for every position: a latent is one arrow, so flatten it first": arc(a, b, w, (1,)),
         "that is the cosine: the angle is its `acos`": arc(a, b, w, angle_of=lambda cos: cos),
         "divide by sin(angle): w = 0 must give a, as long as it was": arc(a, b, w) * cosine.acos().sin(),
         "keep the lengths: only the angle is found with arrows of length 1": arc(a / length[0], b / length[1], w),
@@ -161,7 +190,7 @@ def check_slerp(
     yield compare(got, a.lerp(1.5 * a, w), atol=1e-4)
 
 
-@exercise("2.5")
+@exercise("2.6")
 def check_coarse(
     my_coarse_psnr: Callable,  # vae, pictures, levels -> decibels for each
 ) -> Hints:
