@@ -77,12 +77,17 @@ def check_euler(
     my_euler: Callable,  # v, noise, steps -> path
 ) -> Hints:
     """Follow a velocity from noise to picture, in equal steps."""
-    noise = torch.randn(3, 2, 2, 4, generator=torch.Generator().manual_seed(92))
-    for steps in (4, 1):
+    yield from followed(my_euler, euler_answers, 92, (4, 1))
+
+
+def followed(my_solver: Callable, answers: Callable, seed: int, counts: tuple[int, ...]) -> Hints:
+    """What is said of a solver that takes so many steps; `answers` gives the right path and hint -> a wrong one."""
+    noise = torch.randn(3, 2, 2, 4, generator=torch.Generator().manual_seed(seed))
+    for steps in counts:
         v, complaints = swirl()
-        got = my_euler(v=v, noise=noise, steps=steps)
+        got = my_solver(v=v, noise=noise, steps=steps)
         yield complaints[0] if complaints else None
-        yield known(got, *euler_answers(v, noise, steps))
+        yield known(got, *answers(v, noise, steps))
 
 
 def euler_answers(v: Callable, noise: Tensor, steps: int) -> tuple[Tensor, dict[str, Tensor]]:  # right, hint -> wrong
@@ -211,16 +216,12 @@ def check_midpoint(
     my_midpoint: Callable,  # v, noise, steps -> path
 ) -> Hints:
     """Follow a velocity, asking in the middle of each step."""
-    noise = torch.randn(3, 2, 2, 4, generator=torch.Generator().manual_seed(96))
-    for steps in (3, 1):
-        v, complaints = swirl()
-        got = my_midpoint(v=v, noise=noise, steps=steps)
-        yield complaints[0] if complaints else None
-        yield known(got, *midpoint_answers(v, noise, torch.linspace(1, 0, steps + 1)))
+    yield from followed(my_midpoint, midpoint_answers, 96, (3, 1))
 
 
-def midpoint_answers(v: Callable, noise: Tensor, times: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def midpoint_answers(v: Callable, noise: Tensor, steps: int) -> tuple[Tensor, dict[str, Tensor]]:
     """The midpoint rule, and mistakes in it."""
+    times = torch.linspace(1, 0, steps + 1)
 
     def half(x: Tensor, t: Tensor, dt: Tensor) -> Tensor:
         return x + dt / 2 * v(x, t)
@@ -232,7 +233,7 @@ def midpoint_answers(v: Callable, noise: Tensor, times: Tensor) -> tuple[Tensor,
     heun = walk(lambda x, t, s, dt: x + dt / 2 * (v(x, t) + v(x + dt * v(x, t), s)), noise, times)
     return good, {
         "return all places, noise first, as one tensor: `torch.stack(path)`": good[-1],
-        "that is Euler's step: ask once more, in the middle": since_2022.euler(v, noise, len(times) - 1),
+        "that is Euler's step: ask once more, in the middle": since_2022.euler(v, noise, steps),
         "in the middle the time is the middle one too, (t + t_next) / 2": late,
         "go half a step before you ask again": far,
         "ask at the middle place, not at x": walk(lambda x, t, s, dt: x + dt * v(x, (t + s) / 2), noise, times),
