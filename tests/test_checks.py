@@ -340,6 +340,14 @@ def test_a_stub_is_not_tried_yet(capsys, number):
     assert {said(capsys, number, lambda learner, stub=stub: stub) for stub in STUBS} == {"not tried yet"}
 
 
+@each_exercise
+def test_nothing_returned_is_told_and_a_crash_keeps_its_traceback(capsys, number):
+    assert "return" in said(capsys, number, lambda learner: lambda *_, **__: None)
+    check, learners = solved(number)
+    with pytest.raises(ZeroDivisionError):
+        check(*[lambda *_, **__: 1 / 0] * len(learners))
+
+
 @pytest.mark.parametrize("answer", NO_STUBS)
 def test_not_implemented_elsewhere_is_an_error(capsys, answer):
     with pytest.raises(NotImplementedError):

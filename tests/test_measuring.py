@@ -437,17 +437,3 @@ VARIETIES = {
 @pytest.mark.parametrize("word", VARIETIES)
 def test_check_variety(capsys, word):
     assert word in said(capsys, check_variety, VARIETIES[word])
-
-
-def not_tried(*_):
-    raise NotImplementedError
-
-
-@pytest.mark.parametrize(
-    "check", [check_interval, check_frechet, check_kernel, check_inside, check_paired, check_variety]
-)
-def test_checks_stub_and_crash(capsys, check):
-    assert said(capsys, check, not_tried).endswith("not tried yet")
-    assert "return" in said(capsys, check, lambda *_: None)
-    with pytest.raises(ZeroDivisionError):
-        check(lambda *_: 1 / 0)
