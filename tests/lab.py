@@ -94,13 +94,25 @@ def globals_of(code):
     return own.union(*map(globals_of, inner))
 
 
-def is_call(node):
-    """Whether a statement is nothing but a call: what it is good for, it must do in place."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+def root(node):
+    """The variable that an expression begins with: x in `x[0].y`."""
+    while isinstance(node, ast.Subscript | ast.Attribute):
+        node = node.value
+    return {node.id} if isinstance(node, ast.Name) else set()
+
+
+def changed_in_place(node):
+    """What a statement may change without assigning to it: `x[0] = 1`, `x.add(1)`, `losses = fit(x, ...)`."""
+    call = getattr(node, "value", None)
+    if isinstance(call, ast.Call) and re.match("fit|train", getattr(call.func, "id", "")):
+        return root(call.args[0])
+    alone = isinstance(node, ast.Expr) and isinstance(call, ast.Call)  # what it is good for, it must do in place
+    targets = [call.func] if alone else node.targets if isinstance(node, ast.Assign) else []
+    return set().union(*(root(target) for target in targets if not isinstance(target, ast.Name)))
 
 
 def names_of(source):
-    """The names that a cell reads from others, sets, and changes in place (`x[0] = 1`, `x.add(1)`)."""
+    """The names that a cell reads from others, sets, and changes in place."""
     code, reads, sets, changes = compile(source, "a cell", "exec"), set(), set(), set()
     for one in dis.get_instructions(code):
         if one.opname == "STORE_NAME":
@@ -109,11 +121,7 @@ def names_of(source):
             reads.add(one.argval)
     reads |= globals_of(code) - sets
     for node in ast.walk(ast.parse(source)):
-        here = node.targets if isinstance(node, ast.Assign) else [node.value.func] if is_call(node) else []
-        for target in here:
-            while isinstance(target, ast.Subscript | ast.Attribute):
-                target = target.value
-                changes |= {target.id} if isinstance(target, ast.Name) else set()
+        changes |= changed_in_place(node)
     return reads, sets, changes
 
 

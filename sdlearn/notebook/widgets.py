@@ -135,7 +135,9 @@ def paint(
         square.on_click(partial(fill, i=i))
     button.on_click(draw)
     rows = widgets.VBox([widgets.HBox(squares[i * w : (i + 1) * w]) for i in range(h)])
-    live(widgets.VBox([colour, rows, button, note, widgets.HBox([screen])]), "colour, squares, Draw", first)
+    box = widgets.VBox([colour, rows, button, note, widgets.HBox([screen])])
+    box.layout.padding = "0 0 0 70px"  # on a slide, JupyterLab takes the clicks at the left edge
+    live(box, "colour, squares, Draw", first)
 
 
 def css(colour: Sequence[int] | np.ndarray) -> str:
