@@ -139,12 +139,12 @@ def joint_block(
     c: Tensor,  # b d, the condition: time and the whole prompt, embedded
 ) -> tuple[Tensor, Tensor]:  # b l d, b m d
     """Picture and text, each with its own weights, in one attention (MMDiT, arXiv 2403.03206, figure 2b)."""
-    a, l = block.attn, image.shape[1]  # noqa: E741
+    a, n = block.attn, image.shape[1]
     ours, theirs = (norm.linear(F.silu(c)).chunk(6, -1) for norm in (block.norm1, block.norm1_context))
     h, w = modulate(image, *ours[:2]), modulate(text, *theirs[:2])
     layers = (a.to_q, a.add_q_proj), (a.to_k, a.add_k_proj), (a.to_v, a.add_v_proj)
     mixed, _ = attention(*(torch.cat([of_h(h), of_w(w)], 1) for of_h, of_w in layers), a.heads)  # b l+m d
-    image = image + ours[2][:, None] * a.to_out[0](mixed[:, :l])
-    text = text + theirs[2][:, None] * a.to_add_out(mixed[:, l:])
+    image = image + ours[2][:, None] * a.to_out[0](mixed[:, :n])
+    text = text + theirs[2][:, None] * a.to_add_out(mixed[:, n:])
     image = image + ours[5][:, None] * block.ff(modulate(image, *ours[3:5]))
     return image, text + theirs[5][:, None] * block.ff_context(modulate(text, *theirs[3:5]))

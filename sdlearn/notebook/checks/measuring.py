@@ -26,6 +26,10 @@ def check_interval(
             "divide both ends by 1 + z^2 / n": want * room,
             "the middle is missing its z^2 / 2n": ends(p, reach) / room,
             "the middle moves by z^2 / 2n, not by z^2 / n": ends(p + 2 * shift, reach) / room,
+            "z^2 / 2n is z^2 / (2n), and z^2 / 4n^2 is z^2 / (4n^2)": ends(
+                p + Z**2 / 2 * n, Z * (p * (1 - p) / n + Z**2 / 4 * n**2).sqrt()
+            )
+            / room,
             "z goes before the root as well": ends(p + shift, reach / Z) / room,
             "under the root it is z^2 / 4n^2: n squared": ends(p + shift, Z * (p * (1 - p) / n + Z**2 / (4 * n)).sqrt())
             / room,
@@ -100,6 +104,7 @@ def check_kernel(
         - 2 * between,
         "the mean between the two counts twice": a + b - between,
         "the mean between the two is taken away": a + b + 2 * between,
+        "d is the number of features, not of points": unbiased(one, other, lambda x, y: kernel(x, y, len(x))),
         "divide x y by d before 1 is added": unbiased(one, other, lambda x, y: kernel(x, y, 1)),
         "the third power, not the second": unbiased(one, other, lambda x, y: kernel(x, y, power=2)),
         "the power is missing": unbiased(one, other, lambda x, y: kernel(x, y, power=1)),

@@ -132,9 +132,10 @@ def check_bend(
     wrong = {
         "the other way round: the paths divided by the straight lines": 1 / want,
         "add up the steps of a path, no mean": want / 4,
-        "add up first, divide then: a picture that ends near its noise would count too much": (length / far).mean(),
+        "add up first, then divide: a picture that ends near its noise would count too much": (length / far).mean(),
         "one number for all pictures: add up over them too": length / far,
         "that is how long the paths are: divide by the straight lines": length.sum(),
+        "each path has its own distance between its ends": length.sum() / whole.norm(),
         "one distance for each picture, then their sum": step.transpose(1, 2).flatten(1).norm(dim=0).sum()
         / whole.norm(),
         "a distance is taken over channels, height and width at once": each.sum()
@@ -180,7 +181,7 @@ def check_joint_attention(
         q_text, k_text, v_text = torch.randn(3, 2, m, 8, generator=g)
         got = my_joint_attention(q=q, k=k, v=v, q_text=q_text, k_text=k_text, v_text=v_text)
         if not isinstance(got, tuple | list) or len(got) != 2:
-            yield compare(None, q) if got is None else "wanted two things: `return image, text`"
+            yield compare(None, q) if got is None else "wanted two things: `return picture, text`"
         pair = [plain(x) for x in got]
         keys, values = torch.cat([k, k_text], 1), torch.cat([v, v_text], 1)
         joined, _ = attention(torch.cat([q, q_text], 1), keys, values)
@@ -199,7 +200,7 @@ def check_joint_attention(
         good = joined[:, :l], joined[:, l:]
         if not all(map(equal, pair, good)):
             yield next((hint for hint, mistake in wrong.items() if all(map(equal, pair, mistake))), None)
-        for name, mine, ours in zip(("image", "text"), pair, good, strict=True):
+        for name, mine, ours in zip(("picture", "text"), pair, good, strict=True):
             hint = compare(mine, ours, atol=1e-4)
             yield hint and f"{name}: {hint}"
 
@@ -230,6 +231,7 @@ def midpoint_answers(v: Callable, noise: Tensor, steps: int) -> tuple[Tensor, di
     late = walk(lambda x, t, s, dt: x + dt * v(half(x, t, dt), t), noise, times)
     far = walk(lambda x, t, s, dt: x + dt * v(x + dt * v(x, t), (t + s) / 2), noise, times)
     on = walk(lambda x, t, s, dt: half(x, t, dt) + dt * v(half(x, t, dt), (t + s) / 2), noise, times)
+    second = walk(lambda x, t, s, dt: half(x, t, dt) + dt / 2 * v(half(x, t, dt), (t + s) / 2), noise, times)
     heun = walk(lambda x, t, s, dt: x + dt / 2 * (v(x, t) + v(x + dt * v(x, t), s)), noise, times)
     return good, {
         "return all places, noise first, as one tensor: `torch.stack(path)`": good[-1],
@@ -238,5 +240,6 @@ def midpoint_answers(v: Callable, noise: Tensor, steps: int) -> tuple[Tensor, di
         "go half a step before you ask again": far,
         "ask at the middle place, not at x": walk(lambda x, t, s, dt: x + dt * v(x, (t + s) / 2), noise, times),
         "take the whole step from x, not from the middle": on,
+        "take the whole step from x, not two halves, one after the other": second,
         "that is Heun's step, the mean of both ends: good too, but the middle is wanted": heun,
     }
