@@ -366,6 +366,10 @@ def my_bend(path):
     return length / (path[-1] - path[0]).square().sum((1, 2, 3)).sqrt().sum()
 
 
+def one_distance_for_all(path):
+    return path.diff(dim=0).flatten(2).norm(dim=-1).sum() / (path[-1] - path[0]).norm()
+
+
 def my_modulate(x, shift, scale):
     x = x - x.mean(-1, keepdim=True)
     return x / x.var(-1, unbiased=False, keepdim=True).sqrt() * (1 + scale[:, None]) + shift[:, None]
@@ -384,6 +388,10 @@ def my_midpoint(v, noise, steps):
         half = x + (s - t) / 2 * v(x, t.expand(b))
         path.append(x + (s - t) * v(half, ((t + s) / 2).expand(b)))
     return torch.stack(path)
+
+
+def two_half_steps(v, noise, steps):
+    return my_euler(v, noise, 2 * steps)[::2]
 
 
 @pytest.mark.parametrize(
@@ -447,6 +455,7 @@ MISTAKES = [
     (checks.check_bend, lambda p: p.diff(dim=0).flatten(2).norm(dim=-1).sum(), "divide by the straight lines"),
     (checks.check_bend, lambda p: torch.stack([my_bend(x[:, None]) for x in p.unbind(1)]), "add up over them too"),
     (checks.check_bend, lambda p: sum(my_bend(p[:, [i]]) for i in range(3)) / 3, "add up first"),
+    (checks.check_bend, one_distance_for_all, "its own distance"),
     (checks.check_modulate, lambda x, m, s: F.layer_norm(x, x.shape[-1:]) * s[:, None] + m[:, None], "1 + scale"),
     (checks.check_modulate, lambda x, m, s: x * (1 + s[:, None]) + m[:, None], "normalised first"),
     (checks.check_modulate, lambda x, m, s: my_modulate(x, s, m), "the wrong way round"),
@@ -458,6 +467,7 @@ MISTAKES = [
     (checks.check_joint_attention, lambda *x: torch.cat(my_joint(*x), 1), "wanted two things"),
     (checks.check_joint_attention, checks.unscaled, "1 / sqrt(d) is missing"),
     (checks.check_midpoint, my_euler, "that is Euler's step"),
+    (checks.check_midpoint, two_half_steps, "not two halves"),
     (checks.check_midpoint, lambda v, x, n: my_midpoint(v, x, n)[-1], "torch.stack(path)"),
     (
         checks.check_midpoint,
