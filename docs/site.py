@@ -20,6 +20,7 @@ PAGES = ("notebooks", "docs", "sdlearn/mini", "CONTRIBUTING.md", "CHANGELOG.md")
 KINDS = (".md", ".ipynb", ".png", ".gif")
 ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 CONTROL = '<div data-live="{}"></div>\n<script type="module" src="../live/lesson.js"></script>'
+LIVE = re.compile(r"\[([^]]+)\]\(\.\./docs/live/([^)]+)\)")  # to the live page, which is none of Sphinx's
 LINK = re.compile(r"\]\((?!\w+:)([^)#]+)")  # to another file
 
 
@@ -46,7 +47,7 @@ def adapt(page: Path, source: Path) -> None:
     notebook = json.loads(page.read_text(encoding="utf-8"))
     for i, cell in reversed([*enumerate(notebook["cells"])]):
         if cell["cell_type"] == "markdown":
-            text = "".join(cell["source"]).replace("](../docs/live/", "](../live/")  # where the site has it
+            text = LIVE.sub(r'<a href="../live/\2">\1</a>', "".join(cell["source"]))
             cell["source"] = LINK.sub(partial(to_repository, page, source), text)
         if name := cell["metadata"].get("live"):
             control = {"cell_type": "markdown", "id": f"live-{name}", "metadata": {}, "source": CONTROL.format(name)}
@@ -57,7 +58,7 @@ def adapt(page: Path, source: Path) -> None:
 def to_repository(page: Path, source: Path, link: re.Match) -> str:
     """A link to a file that is no page of the book, such as code, leads to the repository."""
     target = (page.parent / link[1]).resolve()
-    if target.exists() or link[1].startswith(("live/", "../live/", "/")):
+    if target.exists() or link[1].startswith(("live/", "/")):
         return link[0]
     return f"]({ADDRESS}/blob/main/{target.relative_to(source.resolve()).as_posix()}"
 
