@@ -27,7 +27,7 @@ mathjax_path = "mathjax/tex-svg.js"  # `make site` puts it there: no formula is 
 
 html_theme = "sphinx_book_theme"
 html_title = "sdlearn"
-html_copy_source = False
+html_copy_source = html_use_index = html_domain_indices = False  # the search finds it all
 html_static_path = ["_build/source/_static"]
 html_css_files = ["book.css"]
 html_favicon = "_build/source/_static/icon.svg"
