@@ -95,7 +95,7 @@ def globals_of(code):
 
 
 def root(node):
-    """The variable that an expression begins with: x in `x[0].y`."""
+    """The variable that an expression begins with, in a set: x for `x[0].y`, nothing for `f(x)`."""
     while isinstance(node, ast.Subscript | ast.Attribute):
         node = node.value
     return {node.id} if isinstance(node, ast.Name) else set()
@@ -104,7 +104,8 @@ def root(node):
 def changed_in_place(node):
     """What a statement may change without assigning to it: `x[0] = 1`, `x.add(1)`, `losses = fit(x, ...)`."""
     call = getattr(node, "value", None)
-    if isinstance(call, ast.Call) and re.match("fit|train", getattr(call.func, "id", "")):
+    func = getattr(call, "func", None)
+    if re.match("(fit$|train_)", getattr(func, "attr", getattr(func, "id", ""))):  # `recipes.train_unet` as well
         return root(call.args[0])
     alone = isinstance(node, ast.Expr) and isinstance(call, ast.Call)  # what it is good for, it must do in place
     targets = [call.func] if alone else node.targets if isinstance(node, ast.Assign) else []

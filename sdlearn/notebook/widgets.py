@@ -135,8 +135,8 @@ def paint(
         square.on_click(partial(fill, i=i))
     button.on_click(draw)
     rows = widgets.VBox([widgets.HBox(squares[i * w : (i + 1) * w]) for i in range(h)])
-    box = widgets.VBox([colour, rows, button, note, widgets.HBox([screen])])
-    box.layout.padding = "0 0 0 70px"  # on a slide, JupyterLab takes the clicks at the left edge
+    clear = {"padding": "0 0 0 70px"}  # on a slide, JupyterLab takes the clicks at the left edge
+    box = widgets.VBox([colour, rows, button, note, widgets.HBox([screen])], layout=clear)
     live(box, "colour, squares, Draw", first)
 
 
