@@ -45,6 +45,7 @@ def train_clip(
     That half holds captions that share the most words with one of them: to tell these apart, CLIP must
     read every word; among captions drawn at random, style and place are nearly always enough.
     """
+    tokens = tokens[:, : int(tokens.argmax(1).max()) + 1]  # attention looks back only: what follows all ends is unused
     words = torch.zeros(len(tokens), int(tokens.max()) + 1).scatter_(
         1, tokens, 1
     )  # n v, 1 where a caption has the word

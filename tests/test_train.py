@@ -19,7 +19,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 from sdlearn import judging, parts, recipes, sampling, scenes
-from sdlearn.clip import new_clip, new_tokenizer, tokenize
+from sdlearn.clip import clip_loss, new_clip, new_tokenizer, tokenize
 from sdlearn.noising import Schedule, linear_betas
 from sdlearn.tools import measure, sources, train
 from sdlearn.tools.saving import text_encoder_of
@@ -50,6 +50,22 @@ def test_another_size_and_more_channels_are_a_setting():
     assert sampling.text_to_image(model, ["a cat", "a bear"], steps=2).shape == (2, 3, 96, 96)
     judge = judging.Judge(96)
     assert len(recipes.train_judge(judge, pictures, torch.zeros(8, 6, dtype=torch.long), steps=2, batch=4)) == 2
+
+
+def test_clip_is_not_trained_on_what_follows_the_ends_of_all_captions():
+    pictures, captions, _ = scenes.sample(8, seed=0)
+    tokenizer = new_tokenizer(captions)
+    clip, tokens = new_clip(tokenizer), tokenize(tokenizer, captions)
+    batches = []
+
+    def fit(clip, loss, examples, *_, **__):
+        batches.append(examples(torch.manual_seed(0)))
+
+    recipes.train_clip(clip, tokens, pictures, batch=4, fit=fit)
+    x, short = batches[0]
+    whole = torch.nn.functional.pad(short, (0, tokens.shape[1] - short.shape[1]), value=tokenizer.pad_token_id)
+    assert short.shape[1] == max(map(len, tokenizer(captions).input_ids)) < tokens.shape[1]
+    assert_close(clip_loss(clip, x, short), clip_loss(clip, x, whole))
 
 
 def test_another_noise_schedule_is_an_argument():
