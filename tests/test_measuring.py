@@ -105,6 +105,11 @@ def test_with_as_many_pictures_as_needed_the_difference_is_seen_4_times_in_5():
     assert 0.75 < seen < 0.85
 
 
+def test_a_fraction_of_a_picture_counts_as_one_more():
+    assert needed(0.9, 0.98) == 135  # of 134.26
+    assert needed(0.9, 0.92) == 3207  # of 3206.56
+
+
 def test_half_the_difference_needs_four_times_as_many_pictures():
     assert needed(0.5, 0.52) == pytest.approx(4 * needed(0.5, 0.54), rel=0.02)
 

@@ -59,7 +59,7 @@ def check_frechet(
     one = torch.randn(40, 3, generator=generator)
     other = torch.randn(30, 3, generator=generator) @ turn + torch.tensor([1.0, -0.5, 0.25])
     gap, c1, c2 = one.mean(0) - other.mean(0), torch.cov(one.T), torch.cov(other.T)
-    traces, root = c1.trace() + c2.trace(), torch.linalg.eigvals(c1 @ c2).real.sqrt().sum()
+    traces, root = c1.trace() + c2.trace(), torch.linalg.eigvals(c1 @ c2).sqrt().real.sum()
     want = gap.square().sum() + traces - 2 * root
     b, c = len(one), len(other)
     wrong = {
