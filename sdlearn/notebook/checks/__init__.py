@@ -187,17 +187,17 @@ def compare(
     wrong: Mapping[str, Tensor | Callable[[], Tensor]] | None = None,  # hint -> what a mistake gives, or makes it
     atol: float = 1e-5,
 ) -> str | None:  # a hint, or None where it is right
-    """Say how an answer differs from the right one: nothing, shape, a known mistake, or just the numbers."""
+    """Say how an answer differs from the right one: nothing, a known mistake, shape, or just the numbers."""
     if got is None:
         return NOTHING
     if not isinstance(got, Tensor):
         return f"wanted a tensor; got {kind(got)}{REMEDIES.get(type(got), '')}"
-    if got.shape != want.shape:
-        return f"wanted shape {tuple(want.shape)}; got {tuple(got.shape)}"
     for hint, answer in {None: want, **(wrong or {})}.items():
         answer = answer if isinstance(answer, Tensor) else answer()
         if answer.shape == got.shape and torch.allclose(got, answer.float(), atol=atol):
             return hint
+    if got.shape != want.shape:
+        return f"wanted shape {tuple(want.shape)}; got {tuple(got.shape)}"
     if not got.isfinite().all():
         return "there are NaNs or infinities: a division by 0, or the root or the logarithm of a negative number?"
     return f"right shape, wrong numbers: the largest difference is {(got - want.float()).abs().max():.3g}"

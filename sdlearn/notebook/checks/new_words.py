@@ -17,8 +17,8 @@ def check_new_vector(
     table, eps, like = torch.randn(20, 5, generator=g), torch.randn(5, generator=g), torch.tensor([3, 7, 8, 15, 2])
     rows = table[like]  # as many as there are numbers in a row: an axis that is mistaken raises nothing
     mean, spread = rows.mean(0), rows.std(0)
+    want, also = mean + spread * eps, mean + rows.std(0, correction=0) * eps  # both are right
     wrong = {
-        None: mean + rows.std(0, correction=0) * eps,  # right too
         "this is the mean alone: add eps, times the standard deviation": mean,
         "the mean is missing: eps only says which way to go from there": spread * eps,
         "eps is too large: multiply it by the standard deviation of the rows": mean + eps,
@@ -32,17 +32,8 @@ def check_new_vector(
         "eps is added, not subtracted": mean - spread * eps,
         "that starts on one of the words: start at their mean": rows[0] + spread * eps,
     }
-    yield ask(my_new_vector, lambda got: either(got, mean + spread * eps, wrong), table=table, like=like, eps=eps)
-
-
-def either(
-    got,  # an answer
-    want: Tensor,
-    wrong: dict,  # as in `compare`; what stands under None is right as well
-) -> str | None:  # a hint, or None
-    """`compare` where two answers are right."""
-    also, mistakes = wrong[None], {hint: answer for hint, answer in wrong.items() if hint}
-    return compare(got, want, mistakes) and compare(got, also, mistakes)
+    hint_for = lambda got: compare(got, want, wrong) and compare(got, also, wrong)  # noqa: E731
+    yield ask(my_new_vector, hint_for, table=table, like=like, eps=eps)
 
 
 @exercise("7.2")

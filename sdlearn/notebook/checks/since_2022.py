@@ -87,7 +87,7 @@ def followed(my_solver: Callable, answers: Callable, seed: int, counts: tuple[in
         v, complaints = swirl()
         got = my_solver(v=v, noise=noise, steps=steps)
         yield complaints[0] if complaints else None
-        yield known(got, *answers(v, noise, steps))
+        yield compare(got, *answers(v, noise, steps), atol=1e-4)
 
 
 def euler_answers(v: Callable, noise: Tensor, steps: int) -> tuple[Tensor, dict[str, Tensor]]:  # right, hint -> wrong
@@ -104,18 +104,6 @@ def euler_answers(v: Callable, noise: Tensor, steps: int) -> tuple[Tensor, dict[
         "ask v where the step begins, at t, not at t_next": walk(lambda x, t, s, dt: x + dt * v(x, s), noise, down),
         "ask v where you are now, not at the noise": walk(lambda x, t, s, dt: x + dt * v(noise, t), noise, down),
     }
-
-
-def known(got, good: Tensor, wrong: dict[str, Tensor]) -> str | None:  # a hint, or None where it is right
-    """`compare`, where a mistake may have another shape than the right answer."""
-    if equal(got, good):
-        return None
-    return next((hint for hint, mistake in wrong.items() if equal(got, mistake)), compare(got, good, atol=1e-4))
-
-
-def equal(got, want: Tensor) -> bool:
-    """Whether an answer is this tensor, up to rounding."""
-    return isinstance(got, Tensor) and got.shape == want.shape and torch.allclose(got, want.float(), atol=1e-4)
 
 
 @exercise("9.3")
@@ -143,7 +131,7 @@ def check_bend(
         "a distance is the root of the sum of squares": squares / whole.square().sum(),
     }
     straight = torch.linspace(0, 1, 5)[:, None, None, None, None] * path[-1:]
-    yield known(my_bend(path=path), want, wrong)
+    yield compare(my_bend(path=path), want, wrong, atol=1e-4)
     hint = compare(my_bend(path=straight), torch.tensor(1.0), atol=1e-4)
     yield hint and f"a straight path has a bend of 1: {hint}"
 
@@ -203,6 +191,11 @@ def check_joint_attention(
         for name, mine, ours in zip(("picture", "text"), pair, good, strict=True):
             hint = compare(mine, ours, atol=1e-4)
             yield hint and f"{name}: {hint}"
+
+
+def equal(got, want: Tensor) -> bool:
+    """Whether an answer is this tensor, up to rounding."""
+    return isinstance(got, Tensor) and got.shape == want.shape and torch.allclose(got, want.float(), atol=1e-4)
 
 
 def unscaled(q: Tensor, k: Tensor, v: Tensor, q_text: Tensor, k_text: Tensor, v_text: Tensor) -> tuple[Tensor, ...]:
