@@ -438,7 +438,7 @@ MISTAKES = [
     (check_line, lambda x, t, e: (1 - axes(t)).sqrt() * x + axes(t).sqrt() * e, "no roots"),
     (check_line, lambda x, t, e: x + axes(t) * e, "x0 has a factor too"),
     (check_line, lambda x, t, e: e - x, "that is the velocity"),
-    (check_back, lambda x, t, v: x + axes(t) * v, "take it away"),
+    (check_back, lambda x, t, v: x + axes(t) * v, "subtract it"),
     (check_back, lambda x, t, v: x - (1 - axes(t)) * v, "not 1 - t"),
     (check_back, lambda x, t, v: x - v, "only t of it is left"),
     (check_back, lambda x, t, v: x + (1 - axes(t)) * v, "that is the noise"),

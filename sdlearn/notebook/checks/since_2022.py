@@ -32,12 +32,12 @@ def check_on_line(
         "x0 has a factor too, 1 - t": x0 + t * eps,
         "the noise has a factor too, t": (1 - t) * x0 + eps,
         "that is the velocity: it is the same everywhere on the line": v,
-        "the noise is added, not taken away": (1 - t) * x0 - t * eps,
+        "the noise is added, not subtracted": (1 - t) * x0 - t * eps,
     }
     hint = compare(my_on_line(x0=x0, t=row, eps=eps), x_t, wrong)
     yield hint and f"my_on_line: {hint}"
     back = {
-        "v leads towards the noise, so go the other way: take it away": x_t + t * v,
+        "v leads towards the noise, so go the other way: subtract it": x_t + t * v,
         "from time t it is t, not 1 - t, to the picture": x_t - (1 - t) * v,
         "the whole of v leads from noise to picture: at time t, only t of it is left": x_t - v,
         "that is the noise: the picture lies at the other end": eps,
