@@ -68,6 +68,13 @@ def test_clip_is_not_trained_on_what_follows_the_ends_of_all_captions():
     assert_close(clip_loss(clip, x, short), clip_loss(clip, x, whole))
 
 
+def test_captions_are_encoded_some_at_a_time(monkeypatch):
+    model, captions = parts.load("mini", "cpu"), scenes.sample(5, seed=0)[1]
+    monkeypatch.setattr(recipes, "CHUNK", 2)
+    got = recipes.encoded_captions(model.tokenizer, model.text_encoder, captions)
+    assert_close(got, sampling.encode_prompts(model.tokenizer, model.text_encoder, captions), atol=1e-5, rtol=1e-5)
+
+
 def test_another_noise_schedule_is_an_argument():
     """The straight path of flow matching, in place of Stable Diffusion's schedule."""
 
