@@ -31,10 +31,9 @@ class Toy:
 def seeded(
     seed: int,
     n: int,  # how many
-    b: int = 2,
 ) -> Tensor:  # n b c h w
     """Latents and noise to try a function with."""
-    return torch.randn(n, b, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(n, 2, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
 
 
 def noisy(x0: Tensor, t: int, eps: Tensor) -> Tensor:
