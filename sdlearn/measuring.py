@@ -33,10 +33,9 @@ def difference(
     one: float,  # 0 .. 1, a fraction of `n` pictures
     other: float,  # 0 .. 1, a fraction of `n` other pictures
     n: int,
-    z: float = 1.96,
 ) -> Tensor:  # 2, the lower and the upper end of other - one, -1 .. 1
     """How far apart two true rates are, from the interval of each (Newcombe 1998, Stat. Med. 17, method 10)."""
-    gap, (low, high), (low_other, high_other) = other - one, interval(one, n, z), interval(other, n, z)
+    gap, (low, high), (low_other, high_other) = other - one, interval(one, n), interval(other, n)
     below = ((other - low_other) ** 2 + (high - one) ** 2).sqrt()
     above = ((high_other - other) ** 2 + (one - low) ** 2).sqrt()
     return torch.stack([gap - below, gap + above])

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -141,7 +141,7 @@ def leftovers(out: Path) -> list[Path]:
 
 
 @contextmanager
-def held(out: Path, processes: PartialState) -> Iterator[None]:
+def held(out: Path, processes: PartialState) -> Generator[None]:
     """Hold a directory while a training writes into it. Raises ValueError if another training holds it.
 
     What a killed run has left half written is removed. The lock is the system's: it ends with the process.
