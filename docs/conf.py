@@ -10,7 +10,7 @@ from pathlib import Path
 from fastcore.docments import docments
 
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 project, version, author = "sdlearn", PROJECT["version"], "the authors of sdlearn"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax"]

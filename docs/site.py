@@ -18,7 +18,7 @@ HERE, ROOT = Path(__file__).parent, Path(__file__).parent.parent
 BUILD, NODE = HERE / "_build", HERE / "live" / "node_modules"
 PAGES = ("notebooks", "docs", "sdlearn/mini", "CONTRIBUTING.md", "CHANGELOG.md")
 KINDS = (".md", ".ipynb", ".png", ".gif")
-ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 CONTROL = '<div data-live="{}"></div>\n<script type="module" src="../live/lesson.js"></script>'
 LIVE = re.compile(r"\[([^]]+)\]\(\.\./docs/live/([^)]+)\)")  # to the live page, which is none of Sphinx's
 LINK = re.compile(r"\]\((?!\w+:)([^)#]+)")  # to another file
@@ -32,7 +32,8 @@ def gather(source: Path) -> None:
         if not {"_build", "live", "node_modules", ".ipynb_checkpoints"} & {*path.relative_to(ROOT).parts}:
             place(path, source / path.relative_to(ROOT))
     for page in source.rglob("*.md"):
-        page.write_text(LINK.sub(partial(to_repository, page, source), page.read_text(encoding="utf-8")))
+        text = LINK.sub(partial(to_repository, page, source), page.read_text(encoding="utf-8"))
+        page.write_text(text, encoding="utf-8")
     for page in source.rglob("*.ipynb"):
         adapt(page, source)
     (source / "docs" / "index.md").rename(source / "index.md")

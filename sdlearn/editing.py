@@ -1,4 +1,7 @@
-"""Lesson 6: editing with frozen weights: paths, which are lists of noise levels, and predictors of the noise there."""
+"""Lesson 6: editing pictures with frozen weights.
+
+A path is a list of noise levels; a predictor gives the noise in latents at a level.
+"""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -18,7 +21,7 @@ ALPHA_BAR = STABLE_DIFFUSION.alpha_bar
 
 
 def levels(
-    steps: int = 20,
+    steps: int = 20,  # of DDIM, at strength 1
     strength: float = 1.0,  # the fraction of the steps to take: above 0, up to 1
 ) -> list[int]:  # falling; the last is 0, clean
     """The levels that DDIM visits with Stable Diffusion's spacing; below strength 1 the last few, as in diffusers."""
@@ -126,14 +129,12 @@ def edges(
 
 def new_adapter(
     channels: int,  # of the output of the U-Net's `conv_in`
-    width: int = 96,
-    factor: int = 8,  # pixels a side of one latent
 ) -> nn.Sequential:  # edges b 1 8h 8w -> b channels h w, all zero before training
-    """Fold pixels into channels, then three convolutions, the last one zero (as in ControlNet, arXiv 2302.05543)."""
-    convs = [nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise((factor**2, width, width, channels))]
+    """Fold 8 x 8 pixels into channels, then three convolutions, the last one zero (as ControlNet, arXiv 2302.05543)."""
+    convs = [nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise((64, 96, 96, channels))]
     for weights in convs[-1].parameters():
         nn.init.zeros_(weights)
-    return nn.Sequential(nn.PixelUnshuffle(factor), convs[0], nn.SiLU(), convs[1], nn.SiLU(), convs[2])
+    return nn.Sequential(nn.PixelUnshuffle(8), convs[0], nn.SiLU(), convs[1], nn.SiLU(), convs[2])
 
 
 @contextmanager

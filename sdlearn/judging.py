@@ -59,7 +59,7 @@ def judge_loss(
     return torch.stack([F.cross_entropy(scores[name], answers[:, i]) for i, name in enumerate(WORDS)]).sum()
 
 
-def spoil(
+def degrade(
     pictures: Tensor,  # b c h w, -1 .. 1
     generator: torch.Generator,
 ) -> Tensor:  # b c h w
@@ -68,10 +68,10 @@ def spoil(
     soft = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, 1)
     coarse = F.interpolate(F.avg_pool2d(pictures, 2), scale_factor=2, mode="bilinear")
     which = torch.randint(4, (b, 1, 1, 1), generator=generator)
-    spoilt = torch.where(which == 0, soft, torch.where(which == 1, coarse, pictures))
+    degraded = torch.where(which == 0, soft, torch.where(which == 1, coarse, pictures))
     noise = torch.randn(pictures.shape, generator=generator) * 0.12 * torch.rand(b, 1, 1, 1, generator=generator)
     light = 0.05 * torch.randn(b, 3, 1, 1, generator=generator)
-    return (spoilt + noise + light).clamp(-1, 1)
+    return (degraded + noise + light).clamp(-1, 1)
 
 
 def answers(
@@ -96,13 +96,12 @@ def named(
     caption: str,
 ) -> dict[str, str]:  # attribute -> value, only what the caption says
     """What a caption names, in the words of `WORDS`."""
-    found = {}
-    for name, values in WORDS.items():
-        for value in values:
-            wordings = WORDINGS.get(value, (value,))
-            if any(re.search(rf"\b{re.escape(words)}\b", caption) for words in wordings):
-                found[name] = value
-    return found
+    return {
+        name: value
+        for name, values in WORDS.items()
+        for value in values
+        if any(re.search(rf"\b{re.escape(words)}\b", caption) for words in WORDINGS.get(value, (value,)))
+    }
 
 
 def shares(

@@ -3,6 +3,7 @@
 `points` are pictures as a network sees them, one row of features for each: from CLIP, or from any other network.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -32,10 +33,9 @@ def difference(
     one: float,  # 0 .. 1, a fraction of `n` pictures
     other: float,  # 0 .. 1, a fraction of `n` other pictures
     n: int,
-    z: float = 1.96,
 ) -> Tensor:  # 2, the lower and the upper end of other - one, -1 .. 1
     """How far apart two true rates are, from the interval of each (Newcombe 1998, Stat. Med. 17, method 10)."""
-    gap, (low, high), (low_other, high_other) = other - one, interval(one, n, z), interval(other, n, z)
+    gap, (low, high), (low_other, high_other) = other - one, interval(one, n), interval(other, n)
     below = ((other - low_other) ** 2 + (high - one) ** 2).sqrt()
     above = ((high_other - other) ** 2 + (one - low) ** 2).sqrt()
     return torch.stack([gap - below, gap + above])
@@ -45,8 +45,11 @@ def needed(
     one: float,  # 0 .. 1, a true rate
     other: float,  # 0 .. 1, another
 ) -> int:  # pictures of each model
-    """How many pictures reveal the difference 4 times in 5: (1.96 + 0.84)^2 (p (1 - p) + q (1 - q)) / (p - q)^2."""
-    return round((1.96 + 0.84) ** 2 * (one * (1 - one) + other * (1 - other)) / (one - other) ** 2)
+    """How many pictures reveal the difference 4 times in 5, rounded up.
+
+    (1.96 + 0.84)^2 (p (1 - p) + q (1 - q)) / (p - q)^2, where p is `one` and q is `other`.
+    """
+    return math.ceil((1.96 + 0.84) ** 2 * (one * (1 - one) + other * (1 - other)) / (one - other) ** 2)
 
 
 def frechet_distance(
@@ -113,8 +116,7 @@ def nearest(
 ) -> tuple[Tensor, Tensor]:  # b each: the distance to the nearest known point, and which one it is
     """The nearest neighbour of each point."""
     check_shape(known, "known", "n", points.shape[-1])
-    least = distances(points, known).min(1)
-    return least.values, least.indices
+    return distances(points, known).min(1)
 
 
 def variety(

@@ -34,7 +34,7 @@ class WithWord(nn.Module):
         super().__init__()
         self.text_encoder, self.unet, self.vector = text_encoder, unet, nn.Parameter(vector.clone())
 
-    def forward(self, x_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:  # b c h w, b, b l -> b c h w
         """The vector stands in for the last row of the table, so the gradient reaches it and no other row."""
         rows = torch.cat([self.text_encoder.get_input_embeddings().weight[:-1], self.vector[None]])
         text = functional_call(self.text_encoder, {"embeddings.token_embedding.weight": rows}, tokens)
@@ -99,7 +99,7 @@ class LoRA(nn.Module):
         super().__init__()
         self.layer, self.A, self.B, self.scale = layer, nn.Parameter(A.clone()), nn.Parameter(B.clone()), scale
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # b l i -> b l o
         return lora(self.layer(x), x, self.A, self.B, self.scale)
 
     def merged(self) -> nn.Linear:

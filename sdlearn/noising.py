@@ -12,8 +12,8 @@ from sdlearn.shapes import check_shape, check_steps
 
 def scaled_linear_betas(
     steps: int = 1000,
-    first: float = 0.00085,
-    last: float = 0.012,
+    first: float = 0.00085,  # the variance that step 0 adds
+    last: float = 0.012,  # and the last step
 ) -> Tensor:  # steps, rising
     """Stable Diffusion's schedule: the square roots of the betas rise linearly."""
     return torch.linspace(first**0.5, last**0.5, steps) ** 2
@@ -21,8 +21,8 @@ def scaled_linear_betas(
 
 def linear_betas(
     steps: int = 1000,
-    first: float = 0.0001,
-    last: float = 0.02,
+    first: float = 0.0001,  # the variance that step 0 adds
+    last: float = 0.02,  # and the last step
 ) -> Tensor:  # steps, rising
     """DDPM's schedule: the betas themselves rise linearly (DDPM section 4)."""
     return torch.linspace(first, last, steps)

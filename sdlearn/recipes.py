@@ -19,6 +19,8 @@ from sdlearn.since_2022 import flow_loss, on_line
 from sdlearn.unet import diffusion_loss, drop_captions
 from sdlearn.vae import encode, scale_factor, vae_loss
 
+CHUNK = 256  # pictures or captions that are encoded at once
+
 
 def picks(
     generator: torch.Generator,
@@ -46,9 +48,8 @@ def train_clip(
     read every word; among captions drawn at random, style and place are nearly always enough.
     """
     tokens = tokens[:, : int(tokens.argmax(1).max()) + 1]  # attention looks back only: what follows all ends is unused
-    words = torch.zeros(len(tokens), int(tokens.max()) + 1).scatter_(
-        1, tokens, 1
-    )  # n v, 1 where a caption has the word
+    size = len(tokens), int(tokens.max()) + 1
+    words = torch.zeros(size).scatter_(1, tokens, 1)  # n v, 1 where a caption has the word
 
     def examples(g):
         i = picks(g, len(pictures), 8 * batch)
@@ -84,6 +85,17 @@ def train_vae(
 
 
 @torch.no_grad()
+def encoded_captions(
+    tokenizer: CLIPTokenizer,
+    text_encoder: CLIPTextModel,
+    captions: list[str],  # n
+) -> Tensor:  # n l d, on the CPU
+    """Encode captions, some at a time."""
+    chunks = [captions[i : i + CHUNK] for i in range(0, len(captions), CHUNK)]
+    return torch.cat([encode_prompts(tokenizer, text_encoder, chunk).cpu() for chunk in chunks])
+
+
+@torch.no_grad()
 def encoded(
     vae: AutoencoderKL,
     tokenizer: CLIPTokenizer,
@@ -92,10 +104,10 @@ def encoded(
     captions: list[str],  # n
 ) -> tuple[Tensor, Tensor, Tensor]:  # n c h w latents, n l d captions, 1 l d the empty prompt; on the CPU
     """Encode all training pictures and their captions once, since they do not change while the U-Net is trained."""
-    chunks = [slice(i, i + 256) for i in range(0, len(captions), 256)]
-    text = torch.cat([encode_prompts(tokenizer, text_encoder, captions[chunk]).cpu() for chunk in chunks])
-    latents = torch.cat([encode(vae, scenes.to_tensor(pictures[chunk])).cpu() for chunk in chunks])
-    return latents, text, encode_prompts(tokenizer, text_encoder, [""]).cpu()
+    chunks = [pictures[i : i + CHUNK] for i in range(0, len(pictures), CHUNK)]
+    latents = torch.cat([encode(vae, scenes.to_tensor(chunk)).cpu() for chunk in chunks])
+    text, empty = (encoded_captions(tokenizer, text_encoder, said) for said in (captions, [""]))
+    return latents, text, empty
 
 
 def train_unet(
@@ -186,6 +198,6 @@ def train_judge(
 
     def examples(g):
         i = picks(g, len(pictures), batch)
-        return judging.spoil(scenes.to_tensor(pictures[i.numpy()]), g), attributes[i]
+        return judging.degrade(scenes.to_tensor(pictures[i.numpy()]), g), attributes[i]
 
     return fit(judge, judging.judge_loss, examples, steps, lr=2e-3, average=True, **options)

@@ -68,7 +68,14 @@ def check_prompts(
             raise ValueError(f"the prompt {shorten(ascii(text), 60)} is not valid text: write it in UTF-8")
 
 
-def check_settings(steps: int, guidance_scale: float, seed: int, height: int, width: int, factor: int) -> None:
+def check_settings(
+    steps: int,  # of the loop
+    guidance_scale: float,
+    seed: int,
+    height: int,  # pixels
+    width: int,  # pixels
+    factor: int,  # what both must be divisible by
+) -> None:
     """Raise ValueError for a setting that cannot work."""
     if height % factor or width % factor or min(height, width) < factor:
         raise ValueError(f"height and width must be divisible by {factor}; got {height} x {width}")

@@ -96,7 +96,7 @@ def euler(
 def bend(
     path: Tensor,  # moments b c h w, from `euler`
 ) -> Tensor:  # scalar, 1 or more
-    """How much longer the paths are, together, than the straight lines between their ends; 1 if straight."""
+    """Tortuosity: the length of all paths over that of the straight lines between their ends; 1 if all are straight."""
     walked = path.diff(dim=0).flatten(2).norm(dim=-1)  # moments - 1, b
     return walked.sum() / (path[-1] - path[0]).flatten(1).norm(dim=-1).sum()
 

@@ -63,6 +63,13 @@ def test_a_model_of_other_words_says_which():
     assert draw.advise(tokenizer, "a horse by 一匹马") == []
 
 
+def test_a_short_word_that_captions_had_is_known():
+    tokenizer = new_tokenizer(["no fog", "hi", "de", "馬"] * 3)
+    assert draw.advise(tokenizer, "no hi de 馬 a") == []
+    (advice,) = draw.advise(tokenizer, "no f, g or hid")
+    assert advice.startswith("this model has never seen: f, g, or, hid. It knows: ")
+
+
 def test_a_large_vocabulary_is_not_second_guessed():
     class Large:
         model_max_length = 77

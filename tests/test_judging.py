@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sdlearn import scenes
-from sdlearn.judging import Judge, answers, judge_loss, shares, spoil
+from sdlearn.judging import Judge, answers, degrade, judge_loss, shares
 from sdlearn.parts import load_judge
 from sdlearn.scenes import TEST, VALIDATION, WORDS
 from sdlearn.training import fit
@@ -32,9 +32,9 @@ def test_the_judge_sees_what_is_wrong(judge):
     assert found["mount"] > 0.95
 
 
-def test_spoilt_pictures_keep_shape_and_range_and_follow_the_generator():
+def test_degraded_pictures_keep_shape_and_range_and_follow_the_generator():
     pictures = scenes.to_tensor(scenes.sample(8, seed=0)[0])
-    one, same = (spoil(pictures, torch.Generator().manual_seed(1)) for _ in range(2))
+    one, same = (degrade(pictures, torch.Generator().manual_seed(1)) for _ in range(2))
     assert one.shape == pictures.shape
     assert one.abs().max() <= 1
     assert torch.equal(one, same)

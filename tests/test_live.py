@@ -274,13 +274,16 @@ def test_chips_show_what_the_tokenizer_knows(tokenizers):
     assert got["colour"] == ["blue"] and "style" not in got and set(got["other"]) >= {"fox", "old"}
 
 
-def test_advice_is_python_s():
-    tokenizer = parts.load_tokenizer()
+def test_advice_is_python_s(tmp_path):
     prompts = ["a cat", "a dog with a hat", "a b", "cat " * 30, "\N{GRINNING FACE} 7", "", "Astronaut", "x " * 1000]
-    for prompt, got in zip(prompts, ask("advice", file=TOKENIZER, length=LENGTH, prompts=prompts), strict=True):
-        want = advise(tokenizer, prompt)
-        assert len(got) == len(want), (prompt, got, want)
-        assert all(len(line) < 200 for line in got)
+    prompts += ["no", "hi", "de", "馬", "straße", "no fog"]
+    other = new_tokenizer(["no fog", "hi", "de", "馬 straße"])
+    other.save_pretrained(tmp_path)
+    for tokenizer, file in ((parts.load_tokenizer(), TOKENIZER), (other, str(tmp_path / "tokenizer.json"))):
+        for prompt, got in zip(prompts, ask("advice", file=file, length=LENGTH, prompts=prompts), strict=True):
+            want = advise(tokenizer, prompt)
+            assert len(got) == len(want), (prompt, got, want)
+            assert all(len(line) < 200 for line in got)
 
 
 # ---------------------------------------------------------------- where a word was looked at

@@ -10,7 +10,7 @@ from fastcore.script import CliError
 from sdlearn import judging, parts, scenes
 from sdlearn.judging import Judge
 from sdlearn.parts import load_judge
-from sdlearn.tools import measure
+from sdlearn.tools import hub, measure
 
 
 def test_only_what_the_caption_names_is_judged():
@@ -71,6 +71,19 @@ def test_the_famous_prompt_is_asked_for_in_every_style_colour_and_place():
     assert len(captions) == len({*captions}) == 3 * 5 * 5
     assert "a photograph of an astronaut riding a red horse on the moon" in captions
     assert all(len(judging.named(caption)) == 6 for caption in captions)
+
+
+def test_of_equal_captions_the_first_counts():
+    assert measure.first_of_each(["b", "a", "b", "c", "a"]) == [0, 1, 3]
+
+
+def test_a_model_is_looked_for_once(monkeypatch):
+    found = []
+    monkeypatch.setattr(hub, "find", lambda name, *_: found.append(name) or parts.MINI)
+    monkeypatch.setattr(measure, "report", lambda *_, **__: [{}])
+    monkeypatch.setattr(measure, "clip_retrieval", lambda *_: {})
+    measure.main(model="somebody/mini")
+    assert found == ["somebody/mini"]
 
 
 def test_a_missing_judge_is_refused(tmp_path):

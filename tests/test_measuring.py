@@ -105,6 +105,11 @@ def test_with_as_many_pictures_as_needed_the_difference_is_seen_4_times_in_5():
     assert 0.75 < seen < 0.85
 
 
+def test_a_fraction_of_a_picture_counts_as_one_more():
+    assert needed(0.9, 0.98) == 135  # of 134.26
+    assert needed(0.9, 0.92) == 3207  # of 3206.56
+
+
 def test_half_the_difference_needs_four_times_as_many_pictures():
     assert needed(0.5, 0.52) == pytest.approx(4 * needed(0.5, 0.54), rel=0.02)
 
@@ -299,7 +304,7 @@ FRECHETS = {
     "means is squared": frechet(gap=lambda x, y: (x - y).norm()),
     "add them up": frechet(gap=lambda x, y: (x - y).square().mean()),
     "counts twice": frechet(factor=-1),
-    "taken away": frechet(factor=2),
+    "the root is subtracted": frechet(factor=2),
     "each of its numbers": frechet(root=lambda a, b: (a @ b).clamp(min=0).sqrt().trace()),
     "not `*`": frechet(root=lambda a, b: (a * b).sqrt().trace()),
     "add up the roots": frechet(root=lambda a, b: torch.linalg.eigvals(a @ b).real.sum()),
@@ -326,7 +331,7 @@ KERNELS = {
     "with itself": kernel(mean=torch.mean),
     "b (b - 1) pairs": kernel(mean=lambda x: (x.sum() - x.trace()) / len(x) ** 2),
     "counts twice": kernel(factor=-1),
-    "is taken away": kernel(factor=2),
+    "is subtracted": kernel(factor=2),
     "divide x y by d": kernel(lambda x, y: (x @ y.T + 1) ** 3),
     "not of points": kernel(lambda x, y: (x @ y.T / len(x) + 1) ** 3),
     "not the second": kernel(lambda x, y: (x @ y.T / 4 + 1) ** 2),

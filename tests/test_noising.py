@@ -321,7 +321,7 @@ WRONG = [
     (checks.check_q_sample, lambda x, t, e: jump(x, e, A[t], (1 - A[t]).sqrt()), "of x0 is a root too"),
     (checks.check_q_sample, lambda x, t, e: jump(x, e, A[t] ** 0, (1 - A[t]).sqrt()), "x0 is shrunk too"),
     (checks.check_q_sample, lambda x, t, e: jump(x, e, A[t].sqrt(), A[t] ** 0), "the noise has a factor too"),
-    (checks.check_q_sample, lambda x, t, e: jump(x, -e, A[t].sqrt(), (1 - A[t]).sqrt()), "not taken away"),
+    (checks.check_q_sample, lambda x, t, e: jump(x, -e, A[t].sqrt(), (1 - A[t]).sqrt()), "not subtracted"),
     (checks.check_q_sample, lambda x, t, e: jump(x, e, A[t].sqrt(), 1 - A[t].sqrt()), "the root comes last"),
     (checks.check_q_sample, lambda x, t, e: jump(x, e, (1 - BETAS[t]).sqrt(), BETAS[t].sqrt()), "one small step"),
     (checks.check_q_sample, lambda x, t, e: jump(x, e, BETAS[t].sqrt(), (1 - BETAS[t]).sqrt()), "that is beta"),
@@ -417,7 +417,7 @@ WRONG = [
         lambda x, t, v: (
             STABLE_DIFFUSION.alpha_bar_at(t, x).sqrt() * x + (1 - STABLE_DIFFUSION.alpha_bar_at(t, x)).sqrt() * v
         ),
-        "v is taken away",
+        "v is subtracted",
     ),
     (
         check_back,

@@ -274,7 +274,7 @@ def test_initial_latents(small):
 def test_encode_prompts(small):
     texts = encode_prompts(small.tokenizer, small.text_encoder, ["", "a cat", "a cat " * 50])
     assert texts.shape == (3, small.tokenizer.model_max_length, small.unet.config.cross_attention_dim)
-    torch.testing.assert_close(texts[0, 0], texts[1, 0])  # the begin token sees nothing but itself
+    torch.testing.assert_close(texts[0, 0], texts[1, 0])  # the start token sees nothing but itself
     assert not torch.allclose(texts[0, 1:], texts[1, 1:], atol=1e-2)
 
 
@@ -425,6 +425,10 @@ DDIM_STEPS = {
     "not eps": step(back=lambda x, e, a: (x - e) / a.sqrt()),
     "x_t is sqrt(1 - a) eps: take the root": step(back=lambda x, e, a: (x - (1 - a) * e) / a.sqrt()),
     "goes back is sqrt(1 - a_next) eps": step(forth=lambda x0, e, a: a.sqrt() * x0 + (1 - a) * e),
+    "needs roots, too": step(forth=lambda x0, e, a: a * x0 + (1 - a) * e),
+    "sqrt(a_next): take the root": step(forth=lambda x0, e, a: a * x0 + (1 - a).sqrt() * e),
+    "not sqrt(a)": lambda x, e, a, n: step()(x, e, a, n) + (a.sqrt() - n.sqrt()) * (x - (1 - a).sqrt() * e) / a.sqrt(),
+    "not sqrt(1 - a)": lambda x, e, a, n: step()(x, e, a, n) + ((1 - a).sqrt() - (1 - n).sqrt()) * e,
     "made smaller by": step(forth=lambda x0, e, a: x0 + (1 - a).sqrt() * e),
     "subtracted from x_t": step(back=lambda x, e, a: (x + (1 - a).sqrt() * e) / a.sqrt()),
     "wanted shape": lambda *given: step()(*given)[0],
@@ -451,7 +455,7 @@ def start_from_picture(keep=None, level=None, mix=None):
     """The solution, or one with a mistake in it."""
 
     def answer(x0, eps, scheduler, strength):
-        n = max(1, round(strength * len(scheduler.timesteps)))
+        n = max(1, int(strength * len(scheduler.timesteps)))
         kept = keep(scheduler.timesteps, n) if keep else scheduler.timesteps[-n:]
         t = level(scheduler.timesteps, kept) if level else kept[0]
         latents = mix(scheduler, x0, eps, t.expand(2)) if mix else scheduler.add_noise(x0, eps, t.expand(2))
@@ -460,13 +464,13 @@ def start_from_picture(keep=None, level=None, mix=None):
     return answer
 
 
-def cut_off(x0, eps, scheduler, strength):
-    kept = scheduler.timesteps[-int(strength * len(scheduler.timesteps)) :]
+def to_the_nearest(x0, eps, scheduler, strength):
+    kept = scheduler.timesteps[-max(1, round(strength * len(scheduler.timesteps))) :]
     return scheduler.add_noise(x0, eps, kept[0].expand(2)), kept
 
 
 def may_keep_none(x0, eps, scheduler, strength):
-    kept = scheduler.timesteps[-round(strength * len(scheduler.timesteps)) :]
+    kept = scheduler.timesteps[-int(strength * len(scheduler.timesteps)) :]
     return scheduler.add_noise(x0, eps, kept[0].expand(2)), kept
 
 
@@ -482,7 +486,7 @@ STARTS = {
     "first ones": start_from_picture(keep=lambda steps, n: steps[:n]),
     "the other 7": start_from_picture(keep=lambda steps, n: steps[n:] if n < 20 else steps),
     "all of the steps": start_from_picture(keep=lambda steps, n: steps),
-    "do not cut off": cut_off,
+    "down, as `int` does": to_the_nearest,
     "too much noise": start_from_picture(level=lambda steps, kept: steps[0]),
     "too little noise": start_from_picture(level=lambda steps, kept: kept[-1]),
     "still clean": start_from_picture(mix=lambda scheduler, x0, eps, t: x0),
@@ -491,7 +495,7 @@ STARTS = {
     "weighs the two": start_from_picture(mix=lambda scheduler, x0, eps, t: x0 + eps),
     "how much noise belongs to a step": lambda x0, eps, scheduler, strength: (
         (1 - strength) * x0 + strength * eps,
-        scheduler.timesteps[-max(1, round(strength * 20)) :],
+        scheduler.timesteps[-max(1, int(strength * 20)) :],
     ),
     "two things": lambda x0, eps, scheduler, strength: x0,
     "timesteps: wanted a tensor": lambda x0, eps, scheduler, strength: (x0, list(scheduler.timesteps)),
@@ -503,14 +507,24 @@ def test_check_start_from_picture(capsys, word):
     assert word in said(capsys, check_start_from_picture, STARTS[word])
 
 
+@pytest.mark.parametrize("strength", [0.3, 1.0, 0.28, 0.99, 0.05])
+def test_a_start_from_a_picture_keeps_as_many_steps_as_the_library_s(small, strength):
+    from diffusers import StableDiffusionImg2ImgPipeline
+
+    small.scheduler.set_timesteps(20)
+    _, kept = start_from_picture()(*torch.randn(2, 2, 4, 8, 8, generator=seeded()), small.scheduler, strength)
+    theirs, _ = StableDiffusionImg2ImgPipeline.get_timesteps(small, 20, strength, "cpu")  # it wants a scheduler alone
+    assert kept.tolist() == theirs.tolist()
+
+
 def rescale(dims=(1, 2, 3), upside_down=False, other_way=False):
     """The solution, or one with a mistake in it."""
 
     def answer(guided, text, share):
         ratio = text.std(dims, keepdim=True) / guided.std(dims, keepdim=True)
-        shrunken = guided / ratio if upside_down else guided * ratio
+        rescaled = guided / ratio if upside_down else guided * ratio
         share = 1 - share if other_way else share
-        return share * shrunken + (1 - share) * guided
+        return share * rescaled + (1 - share) * guided
 
     return answer
 
@@ -526,9 +540,10 @@ RESCALES = {
     "each channel": rescale(dims=(2, 3)),
     "upside down": rescale(upside_down=True),
     "is not used": lambda guided, text, share: rescale()(guided, text, 1.0),
-    "nothing was shrunken": lambda guided, text, share: guided,
+    "nothing was rescaled": lambda guided, text, share: guided,
     "x0_text, not 1": lambda guided, text, share: share * guided / spread(guided) + (1 - share) * guided,
-    "not x0_text": lambda guided, text, share: share * text + (1 - share) * guided,
+    "rescale x0_guided, not x0_text": lambda guided, text, share: share * text + (1 - share) * guided,
+    "not with x0_text": lambda guided, text, share: rescale()(guided, text, share) + (1 - share) * (text - guided),
     "in place": lambda guided, text, share: guided.copy_(rescale()(guided, text, share)),
 }
 

@@ -1,6 +1,7 @@
 """Variety, novelty, likeness: what they must say where the answer is known."""
 
 import json
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -11,6 +12,11 @@ from torch.nn.functional import normalize
 
 from sdlearn import judging, parts, scenes
 from sdlearn.tools import sources
+
+
+@pytest.mark.parametrize("name", ["cost", "judges", "loop", "measured", "page", "survey", "widgets"])
+def test_every_benchmark_can_be_imported(name):
+    import_module(f"benchmarks.{name}")
 
 
 def cloud(n, mean=0.0, seed=0):

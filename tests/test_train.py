@@ -21,7 +21,7 @@ from torch.testing import assert_close
 from sdlearn import judging, parts, recipes, sampling, scenes
 from sdlearn.clip import clip_loss, new_clip, new_tokenizer, tokenize
 from sdlearn.noising import Schedule, linear_betas
-from sdlearn.tools import measure, sources, train
+from sdlearn.tools import measure, memory, sources, train
 from sdlearn.tools.saving import text_encoder_of
 from sdlearn.unet import new_unet
 from sdlearn.vae import encode, new_vae
@@ -68,6 +68,13 @@ def test_clip_is_not_trained_on_what_follows_the_ends_of_all_captions():
     assert_close(clip_loss(clip, x, short), clip_loss(clip, x, whole))
 
 
+def test_captions_are_encoded_some_at_a_time(monkeypatch):
+    model, captions = parts.load("mini", "cpu"), scenes.sample(5, seed=0)[1]
+    monkeypatch.setattr(recipes, "CHUNK", 2)
+    got = recipes.encoded_captions(model.tokenizer, model.text_encoder, captions)
+    assert_close(got, sampling.encode_prompts(model.tokenizer, model.text_encoder, captions), atol=1e-5, rtol=1e-5)
+
+
 def test_another_noise_schedule_is_an_argument():
     """The straight path of flow matching, in place of Stable Diffusion's schedule."""
 
@@ -93,6 +100,20 @@ def test_the_command_takes_the_size_of_a_batch(tmp_path, small_world, monkeypatc
     monkeypatch.setattr(recipes, "vae_loss", lambda vae, x, eps: sizes.append(len(x)) or vae(x).sample.mean())
     train.main("vae", out=tmp_path, steps=2, batch=5)
     assert sizes == [5, 5]
+
+
+@pytest.mark.parametrize(("part", "steps", "batch"), [("clip", 4000, 96), ("unet", 7000, 32), ("judge", 2500, 64)])
+def test_a_recipe_has_its_usual_numbers(part, steps, batch):
+    assert (train.usual(part, "steps"), train.usual(part, "batch")) == (steps, batch)
+
+
+@pytest.mark.parametrize("what", ["clip", "all", "fast"])
+def test_a_batch_that_was_not_asked_for_must_fit_too(tmp_path, monkeypatch, what):
+    monkeypatch.setattr(memory, "free_memory", lambda device: 15 * memory.EXAMPLE["unet"])
+    batch = 32 if what == "fast" else 96
+    with pytest.raises(CliError, match=f"--batch {batch} needs about .* are free: take a smaller one"):
+        train.main(what, out=tmp_path, steps=1)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
@@ -133,7 +154,7 @@ def test_the_text_encoder_of_another_model_is_not_overwritten(copy):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"what": "gan"}, 'cannot train "gan": choose one of clip, vae, unet, judge, flow, fast, all'),
+        ({"what": "gan"}, 'cannot train "gan": choose one of clip, vae, unet, all, judge, fast'),
         ({"steps": 0}, "--steps must be from 1 to 10,000,000; got 0"),
         ({"steps": 10**30}, "--steps must be from 1 to 10,000,000; got 1000000000000000000000000000000"),
         ({"size": 65}, "--size must be one of 64, 96, 128; got 65"),
@@ -157,9 +178,7 @@ def test_an_empty_word_trains_nothing(tmp_path):
         [sys.executable, "-m", "sdlearn.tools.train", ""], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 1 and not list(tmp_path.iterdir())
-    assert (
-        done.stdout + done.stderr
-    ).strip() == 'cannot train "": choose one of clip, vae, unet, judge, flow, fast, all'
+    assert (done.stdout + done.stderr).strip() == 'cannot train "": choose one of clip, vae, unet, all, judge, fast'
 
 
 def test_two_trainings_in_one_directory_are_one_too_many(tmp_path, small_world):

@@ -318,7 +318,7 @@ def all_at_once(unet, *rest):
 
 SKIPS = {
     "not the one going down": lambda *a: skip_losses(*a, order=((0, 0), (0, 1), (1, 0), (1, 1))),
-    "turned round": lambda *a: skip_losses(*a).flip(0),
+    "is reversed": lambda *a: skip_losses(*a).flip(0),
     "one more skip": lambda *a: skip_losses(*a, together=True),
     "all skips at zero": all_at_once,
     "nothing changed": lambda *a: skip_losses(*a, returns=False),
@@ -332,7 +332,7 @@ def test_check_skip_losses_refuses(capsys, hint):
     assert hint in said(capsys, checks.check_skip_losses, SKIPS[hint])
 
 
-def unet_with_words(net, x, t, words, early=False, bottom="rar", swap=False):
+def unet_with_words(net, x, t, words, early=False, both_kept=False, bottom="rar", swap=False):
     temb = net.time_embedding(time_embedding(t, 128))
 
     def listen(attention, h):
@@ -342,7 +342,7 @@ def unet_with_words(net, x, t, words, early=False, bottom="rar", swap=False):
     skips = [h]
     for block in net.down_blocks:
         h = block.resnets[0](h, temb)
-        skips += [h] if early else []
+        skips += [h] if early or both_kept else []
         h = listen(block.attentions[0], h)
         skips += [] if early else [h]
         if block.downsamplers:
@@ -390,6 +390,32 @@ WALKS = {
 @pytest.mark.parametrize("hint", WALKS)
 def test_check_unet_with_words_refuses(capsys, hint):
     assert hint in said(capsys, checks.check_unet_with_words, WALKS[hint])
+
+
+def scored(score, move=True):
+    """Cross-attention with another way to the scores."""
+
+    def answer(layer, positions, words):
+        q, k, v = (x.unflatten(-1, (3, 4)) for x in (layer.to_q(positions), layer.to_k(words), layer.to_v(words)))
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v)) if move else (q, k, v)
+        return layer.to_out[0](((score(q, k) / 2).softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+    return answer
+
+
+MISFITS = [
+    (checks.check_cross_attention, scored(lambda q, k: q @ k.T), "`k.transpose(-1, -2)`: `k.T` reverses all"),
+    (checks.check_cross_attention, scored(lambda q, k: q @ k), "swap the last two axes of the keys"),
+    (checks.check_unet_with_words, lambda *a: unet_with_words(*a, both_kept=True), "the skips are 4: what conv_in,"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:The use of `x.T` on tensors of dimension other than 2")
+@pytest.mark.parametrize("check, answer, hint", MISFITS)
+def test_above_an_error_stands_what_often_does_not_fit(capsys, check, answer, hint):
+    with pytest.raises(RuntimeError):
+        check(answer)
+    assert hint in capsys.readouterr().out
 
 
 def lift(heat):

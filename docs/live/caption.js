@@ -54,7 +54,7 @@ export function known(tokenizer, groups) {
 /** What is odd about a prompt, a line each: words that no caption had, and an end that is cut off. */
 export function advise(tokenizer, prompt) {
   const lines = [], words = new Set(prompt.toLowerCase().match(/\p{L}+/gu) ?? [])
-  const seen = word => tokenizer.vocabulary.has(word + END) && (word.length > 1 || word === "a")
+  const seen = word => tokenizer.merge(word).length === 1 && !/^[b-z]$/.test(word)
   const unknown = [...words].filter(word => !seen(word))
   if (unknown.length) lines.push(`The model has never seen: ${shorten(unknown.join(", "))}.`)
   const room = tokenizer.length - 2, tokens = tokenizer.split(prompt)

@@ -8,7 +8,7 @@ import { alphaBar } from "./scheduler.js"
 import { DEFAULTS } from "./settings.js"
 
 const SCHEDULE = { beta_start: 0.00085, beta_end: 0.012, beta_schedule: "scaled_linear", num_train_timesteps: 1000 }
-const ASTRONAUT = DEFAULTS.prompt, FOX = "a painting of a fox riding a blue horse in the snow"
+const ASTRONAUT = DEFAULTS.prompt, OTHER = "a painting of a penguin riding a blue turtle in the snow"
 const LIVE = { noise, guidance, walk }
 let painter // shared by all controls of the page
 
@@ -65,7 +65,7 @@ async function guidance(control) {
 /** Lesson 2: from the latents of one picture to those of another, in a straight line. */
 async function walk(control) {
   const ends = []
-  const from = control.text("From", ASTRONAUT, () => draw(0)), to = control.text("To", FOX, () => draw(1))
+  const from = control.text("From", ASTRONAUT, () => draw(0)), to = control.text("To", OTHER, () => draw(1))
   const w = control.slider("w", [0, 1, 0.02], 0.5, "oninput", show)
   const [left, middle, right] = control.canvases(3)
   await control.ready()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from sdlearn.noising import STABLE_DIFFUSION, Schedule
+from sdlearn.noising import STABLE_DIFFUSION
 from sdlearn.notebook.drawing import COLOURS, INK, PAPER, Diagram, Drawing, noise, tint
 
 PICTURES, LATENTS, TEXT = (3, 64, 64), (4, 8, 8), (24, 128)  # the sizes of the course's own model
@@ -168,15 +168,13 @@ def sample_latents(
 # ---------------------------------------------------------------- lessons 3 and 5
 
 
-def noising(
-    steps: Sequence[int] = (250, 500, 750, 999),  # four time steps to show, rising
-    schedule: Schedule = STABLE_DIFFUSION,
-) -> Diagram:
+def noising() -> Diagram:
     """The forward process: many small steps into the noise, or one jump to any step."""
     about = "Clean latents become noise. The latents at step t are reached by many small steps, each of which adds a "
     about += "little noise, or by one jump with the two factors of step t."
     d, colour = Drawing("Noising: step by step, and in one jump", about, 432), COLOURS["scheduler"]
-    signals, noises = (x.flatten().tolist() for x in schedule.factors(torch.tensor(steps), torch.zeros(len(steps))))
+    steps = (250, 500, 750, 999)
+    signals, noises = (x.flatten().tolist() for x in STABLE_DIFFUSION.factors(torch.tensor(steps), torch.zeros(4)))
     d.latents(84, 258, cell=9)
     d.text(84, 316, "clean latents x_0")
     for i, (t, signal, eps) in enumerate(zip(steps, signals, noises, strict=True)):

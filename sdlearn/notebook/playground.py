@@ -14,11 +14,11 @@ import torch
 from sdlearn import parts, scenes
 from sdlearn.clip import embed_pictures, embed_text, tokenize
 from sdlearn.notebook import show, widgets
+from sdlearn.notebook.widgets import SIDE
 from sdlearn.sampling import decode_latents, text_to_image
 from sdlearn.tools.draw import advise
 
 ONE_AT_A_TIME = Lock()  # two playgrounds on one model would only get in each other's way
-SIDE = 256  # screen pixels for a side of a picture
 REMEMBERED = 64  # films
 
 
@@ -142,7 +142,7 @@ class Playground:
             except Stopped:
                 return
             except Exception as error:  # a thread's errors are shown nowhere else
-                self.note.value = f"{type(error).__name__}: {error}"[:200]
+                self.note.value = widgets.complaint(error)
                 return
         if not stop.is_set():
             self.put(film, "; ".join(advise(self.model.tokenizer, settings.prompt))[:300])

@@ -69,7 +69,6 @@ def strip(
 def curve(
     losses: Sequence[float],  # one per step
     band: tuple[float, float] | None = None,  # where the last 50 should lie
-    label: str = "loss",
     smooth: int = 25,  # steps averaged for the thick line
 ) -> Figure:
     """A loss over the steps of a training run: thin for each step, thick averaged, with the band of a healthy run."""
@@ -81,7 +80,7 @@ def curve(
     if band:
         axes.axhspan(*band, color="#81b29a", alpha=0.35, label="a healthy run ends here")
         axes.legend(frameon=False, fontsize=8)
-    axes.set(xlabel="step", ylabel=label)
+    axes.set(xlabel="step", ylabel="loss")
     return finish(figure)
 
 

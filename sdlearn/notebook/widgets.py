@@ -11,6 +11,8 @@ from torch import Tensor
 
 from sdlearn.notebook import show
 
+SIDE = 256  # screen pixels for a side of a single picture
+
 
 def move(
     frame: Callable[..., Figure | Sequence[Figure]],  # one value per control -> figures to show side by side
@@ -62,7 +64,6 @@ def while_typing(
     draw: Callable[[str, int], np.ndarray],  # text, seed -> a picture, h w c uint8
     text: str,  # to begin with
     still: Figure,  # what stays on a static page
-    side: int = 256,  # screen pixels
 ) -> None:
     """A picture that is redrawn at every keystroke, for a model that draws in a few milliseconds.
 
@@ -72,14 +73,14 @@ def while_typing(
     def redraw(_=None) -> None:
         begin = time.perf_counter()
         try:
-            screen.value = show.png(draw(line.value, seed.value), side)
+            screen.value = show.png(draw(line.value, seed.value), SIDE)
             note.value = f"{1000 * (time.perf_counter() - begin):.0f} ms"
         except Exception as error:  # whatever it is: else the picture would stand still without a word
-            note.value = f"{type(error).__name__}: {error}"[:200]
+            note.value = complaint(error)
 
     line = widgets.Text(text, description="prompt", layout={"width": "560px"})  # it tells of every key
     seed = widgets.IntSlider(0, 0, 99, description="seed")
-    screen, note = widgets.Image(width=side, height=side, format="png"), widgets.Label()
+    screen, note = widgets.Image(width=SIDE, height=SIDE, format="png"), widgets.Label()
     redraw()
     for knob in (line, seed):
         knob.observe(redraw, "value")
@@ -154,14 +155,13 @@ def film(
     frames: Tensor | np.ndarray,  # b c h w, -1 .. 1, or b h w c uint8: one picture per moment
     titles: Sequence[str] | None = None,  # one for each frame
     columns: int = 8,
-    zoom: int = 2,
 ) -> None:
     """A strip of at most `columns` frames for a static page; live, a slider over all of them."""
     frames = show.as_array(frames)
     titles = list(titles) if titles is not None else [str(i) for i in range(len(frames))]
     from_the_start = widgets.IntSlider(0, 0, len(frames) - 1)
-    strip = show.strip(frames, titles, columns, zoom)
-    move(lambda frame: show.sheet(frames[[frame]], [titles[frame]], zoom=2 * zoom), strip, frame=from_the_start)
+    strip = show.strip(frames, titles, columns)
+    move(lambda frame: show.sheet(frames[[frame]], [titles[frame]], zoom=4), strip, frame=from_the_start)
 
 
 def by_eye(
@@ -176,7 +176,7 @@ def by_eye(
 
     def turn() -> None:
         done, last = len(verdicts), len(frames) - 1
-        screen.value, caption.value = show.png(frames[min(done, last)], 256), captions[min(done, last)]
+        screen.value, caption.value = show.png(frames[min(done, last)], SIDE), captions[min(done, last)]
         note.value = f"picture {done + 1} of {len(frames)}" if done <= last else "all judged: run the next cell"
         for word, button in buttons.items():
             button.disabled = done == 0 if word == "back" else done > last

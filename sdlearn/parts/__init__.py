@@ -106,7 +106,7 @@ def check_numbers(
 
 
 @contextmanager
-def quiet() -> Generator[None, None, None]:
+def quiet() -> Generator[None]:
     """No progress bars, which every lesson would store in its output, and no warnings where we raise an error."""
     libraries = (diffusers_logging, transformers_logging)
     before = [library.get_verbosity() for library in libraries]

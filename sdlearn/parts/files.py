@@ -136,7 +136,7 @@ def remedy(
 def guarded(
     root: Path,  # of the model
     what: str,  # the file or folder in it that is being opened
-) -> Generator[None, None, None]:
+) -> Generator[None]:
     """Around everything that opens a part: whatever a library raises becomes a one-line error of ours."""
     try:
         yield

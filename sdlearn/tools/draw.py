@@ -5,7 +5,6 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from string import ascii_lowercase
 from textwrap import shorten
 from typing import Any
 
@@ -35,7 +34,7 @@ def advise(tokenizer, prompt: str) -> list[str]:
     advice, vocabulary, length = [], tokenizer.get_vocab(), tokenizer.model_max_length - 2
     words = re.findall(r"[^\W\d_]+", prompt.lower()) if len(vocabulary) < SMALL else ()
     pieces = {word: len(tokenizer(word, verbose=False).input_ids) - 2 for word in words}
-    unknown = [word for word in pieces if pieces[word] > 1 or word in ascii_lowercase[1:]]
+    unknown = [word for word in pieces if pieces[word] > 1 or re.fullmatch("[b-z]", word)]  # letters are tokens too
     if unknown:
         never = shorten(", ".join(unknown), 90, placeholder=" ...")
         advice.append(f"this model has never seen: {never}. It knows: {known_words(tokenizer)}")

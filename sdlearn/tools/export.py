@@ -110,12 +110,11 @@ class Plan(NamedTuple):
 
 def plans(
     model: parts.Parts,
-    b: int = 2,  # of the examples; the graphs take any
 ) -> dict[str, Plan]:  # folder of the part -> plan
-    """The three networks of a model, with examples of what they take."""
+    """The three networks of a model, with two examples of what they take; the graphs take any number."""
     text, unet = model.text_encoder.config, model.unet.config
-    context = torch.zeros(b, text.max_position_embeddings, text.hidden_size)
-    latents = torch.zeros(b, unet.in_channels, unet.sample_size, unet.sample_size)
+    context = torch.zeros(2, text.max_position_embeddings, text.hidden_size)
+    latents = torch.zeros(2, unet.in_channels, unet.sample_size, unet.sample_size)
     noisy = {"latents": latents, "t": torch.zeros(1), "context": context}
     return {
         "text_encoder": Plan(TextEncoder(model.text_encoder), {"words": context}, ("context",)),
@@ -146,7 +145,7 @@ def graph_of(
 
 
 @contextmanager
-def as_inputs(graph) -> Generator[list, None, None]:
+def as_inputs(graph) -> Generator[list]:
     """While in use, the weights of a graph are inputs."""
     weights = list(graph.initializers.values())
     graph.initializers.clear()
@@ -181,7 +180,7 @@ def forget_sources(model) -> None:
 
 
 @contextmanager
-def silence() -> Generator[None, None, None]:
+def silence() -> Generator[None]:
     """Suppress the exporter's messages about itself, such as deprecation warnings."""
     log = logging.getLogger("torch.onnx")
     before = log.level

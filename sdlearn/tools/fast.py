@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sdlearn import parts, recipes
-from sdlearn.sampling import encode_prompts, text_to_image
+from sdlearn.sampling import text_to_image
 from sdlearn.since_2022 import euler, flow_scheduler, guided, velocity
 from sdlearn.tools import saving, sources
 from sdlearn.tools.board import Board
@@ -40,9 +40,8 @@ def run_fast(out: Path, source: sources.Source, board: Board, **options) -> Call
     with parts.quiet():
         unet = UNet2DConditionModel.from_pretrained(out / "flow", use_safetensors=True, local_files_only=True)
     unet.to(model.unet.device)
-    encode = partial(encode_prompts, model.tokenizer, model.text_encoder)
-    captions, empty = source.training[1][:PAIRS], encode([""]).cpu()
-    text = torch.cat([encode(captions[i : i + CHUNK]).cpu() for i in range(0, len(captions), CHUNK)])
+    encode = partial(recipes.encoded_captions, model.tokenizer, model.text_encoder)
+    text, empty = encode(source.training[1][:PAIRS]), encode([""])
     noise, ends = made_once(file, lambda: pairs(unet, text, empty, options["seed"]))
     look = partial(show, model, unet, source, board, 1, 1.0)
     recipes.train_fast(unet, noise, ends, text, look=look, **options)

@@ -19,7 +19,7 @@ if sys.argv[1:2] == [""]:
 
 
 @contextmanager
-def one_line() -> Generator[None, None, None]:
+def one_line() -> Generator[None]:
     """Turn any error into `CliError`, which is printed as one line with exit status 1, unless --debug is given.
 
     A warning becomes a line too, which begins with "note:". What the terminal cannot print, such as a path in

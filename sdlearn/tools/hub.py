@@ -33,8 +33,17 @@ def load(
     device = torch.device(device or parts.best_device())
     on_hub = str(name) != "mini" and not Path(name).expanduser().is_dir()
     dtype = dtype or (torch.float16 if on_hub and device.type == "cuda" else torch.float32)
-    root = find(name, dtype)
-    memory.check_model(name, root, device, dtype, smaller=RELATIVES[-1])
+    return load_from(find(name, dtype), name, device, dtype)
+
+
+def load_from(
+    root: Path,  # from `find`
+    name: str | Path,  # as for `find`
+    device: str | torch.device,
+    dtype: torch.dtype = torch.float32,  # as for `find`
+) -> parts.Parts:  # as from `load`
+    """Load a model that `find` has found, if the device has room for it."""
+    memory.check_model(name, root, torch.device(device), dtype, smaller=RELATIVES[-1])
     return parts.load(root, device, dtype)
 
 

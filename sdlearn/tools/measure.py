@@ -100,7 +100,7 @@ def first_of_each(
     captions: list[str],
 ) -> list[int]:  # rising
     """The index at which each different caption first occurs."""
-    return sorted({caption: i for i, caption in reversed(list(enumerate(captions)))}.values())
+    return sorted(np.unique(captions, return_index=True)[1].tolist())
 
 
 def clip_retrieval(
@@ -191,8 +191,8 @@ def main(
         if n < 1 or steps < 1:
             raise ValueError(f"--n and --steps must be 1 or more; got {n} and {steps}")
         check_file(json)
-        found, folder, settings = hub.load(model, "cpu"), hub.find(model), {"guidance_scale": guidance, "steps": steps}
-        source, more = sources.load(folder), {}
+        folder, settings = hub.find(model), {"guidance_scale": guidance, "steps": steps}
+        found, source, more = hub.load_from(folder, model, "cpu"), sources.load(folder), {}
         if isinstance(source, sources.Folder):
             if test:
                 raise ValueError("--test is for models of the course's scenes: a folder has held-out captions only")

@@ -159,7 +159,7 @@ class Checkpoint:
             raise OSError(f"cannot write {self.file} ({error}): make room, then go on with --resume") from error
 
     @contextmanager
-    def averaged(self) -> Generator[None, None, None]:
+    def averaged(self) -> Generator[None]:
         """The model as it would be if training ended here: with averaged weights, if there are any."""
         model, ema = self.model, self.states.get("ema")
         if ema:

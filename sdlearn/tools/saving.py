@@ -101,7 +101,7 @@ def save_json(content: dict, file: Path) -> None:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Generator[Path, None, None]:
+def whole_folder(folder: Path) -> Generator[Path]:
     """Yield a new folder to write into; it replaces the old one only when everything is written."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
@@ -118,7 +118,7 @@ def whole_folder(folder: Path) -> Generator[Path, None, None]:
 
 
 @contextmanager
-def whole_file(file: Path) -> Generator[Path, None, None]:
+def whole_file(file: Path) -> Generator[Path]:
     """Yield a new file to write to, beside the old one; it replaces that only when everything is written.
 
     A link is followed: what it points to is replaced, and the link stays. Raises OSError as `check_file` does.

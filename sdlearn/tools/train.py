@@ -109,7 +109,7 @@ def check_options(
 ) -> None:
     """Raise ValueError for options that cannot work."""
     if not set(chosen) <= set(RUNS):
-        raise ValueError(f'cannot train "{chosen[0]}": choose one of {", ".join(RUNS)}, all')
+        raise ValueError(f'cannot train "{chosen[0]}": choose one of clip, vae, unet, all, judge, fast')
     if steps is not None and not 1 <= steps <= MOST:
         raise ValueError(f"--steps must be from 1 to {MOST:,}; got {steps}")
     if batch is not None and batch < 2:
@@ -124,9 +124,12 @@ def check_options(
         raise ValueError(f'--precision must be no or bf16; got "{precision}"')
 
 
-def usual_steps(part: str) -> int:
-    """How many steps a part is trained for by default."""
-    return inspect.signature(getattr(recipes, f"train_{part}")).parameters["steps"].default
+def usual(
+    part: str,
+    name: str,  # "steps" or "batch"
+) -> int:
+    """What a part's recipe does by default."""
+    return inspect.signature(getattr(recipes, f"train_{part}")).parameters[name].default
 
 
 def leftovers(out: Path) -> list[Path]:
@@ -138,7 +141,7 @@ def leftovers(out: Path) -> list[Path]:
 
 
 @contextmanager
-def held(out: Path, processes: PartialState) -> Generator[None, None, None]:
+def held(out: Path, processes: PartialState) -> Generator[None]:
     """Hold a directory while a training writes into it. Raises ValueError if another training holds it.
 
     What a killed run has left half written is removed. The lock is the system's: it ends with the process.
@@ -216,10 +219,10 @@ def main(
                 there = f"{out} already holds {' and '.join(begun)}"
                 raise ValueError(f"{there}: add --resume to go on, or give another --out")
             for part in chosen:
-                memory.check_batch(part, batch or 2, source.size, parts.best_device())
+                memory.check_batch(part, batch or usual(part, "batch"), source.size, parts.best_device())
             if processes.is_main_process:
                 sources.save(source, out)
-            board = Board(out / "progress.png", {part: steps or usual_steps(part) for part in chosen})
+            board = Board(out / "progress.png", {part: steps or usual(part, "steps") for part in chosen})
             for part in chosen:
                 train_part(part, out, source, board, processes, options)
         processes.print(f"{' and '.join(chosen)} in {out}")

@@ -8,8 +8,9 @@ import torch
 import true_size
 from diffusers import StableDiffusionPipeline
 
-from benchmarks.measured import in_turn, matrix_rate, operations, table
+from benchmarks.measured import in_turn, matrix_rate, table
 from sdlearn import parts
+from sdlearn.measuring import operations
 from sdlearn.sampling import text_to_image
 
 PROMPT = "a photograph of a cat riding a red bicycle in the desert"

@@ -42,6 +42,7 @@ class NotTried(Hint):
 
 def exercise(
     number: str,  # "3.2"
+    misfit: str = "",  # said above a RuntimeError, which torch raises where shapes do not fit
     **changed: str,  # an argument -> the hint where the learner's function writes into it
 ) -> Callable[[Callable[..., Hints]], Callable[..., None]]:
     """Make a check of a generator of hints: it prints the number, and the first hint or ok."""
@@ -55,9 +56,10 @@ def exercise(
                     found = next(filter(None, hints(*(guarded(one, changed, stopped) for one in learners))), "ok")
                 except Hint as hint:
                     found = hint
-                except (RuntimeError, IndexError, ValueError, TypeError):  # what torch raises where shapes do not fit
+                except (RuntimeError, IndexError, ValueError, TypeError) as error:  # where shapes do not fit
                     if stopped:
-                        print(f"{number} stopped with an error; it was called with {shapes(stopped[0])}")
+                        advice = f"; {misfit}" if misfit and isinstance(error, RuntimeError) else ""
+                        print(f"{number} stopped with an error; it was called with {shapes(stopped[0])}{advice}")
                     raise
             print(shorten(f"{number} {found}", 300, placeholder=" ..."))
 
@@ -187,17 +189,17 @@ def compare(
     wrong: Mapping[str, Tensor | Callable[[], Tensor]] | None = None,  # hint -> what a mistake gives, or makes it
     atol: float = 1e-5,
 ) -> str | None:  # a hint, or None where it is right
-    """Say how an answer differs from the right one: nothing, shape, a known mistake, or just the numbers."""
+    """Say how an answer differs from the right one: nothing, a known mistake, shape, or just the numbers."""
     if got is None:
         return NOTHING
     if not isinstance(got, Tensor):
         return f"wanted a tensor; got {kind(got)}{REMEDIES.get(type(got), '')}"
-    if got.shape != want.shape:
-        return f"wanted shape {tuple(want.shape)}; got {tuple(got.shape)}"
     for hint, answer in {None: want, **(wrong or {})}.items():
         answer = answer if isinstance(answer, Tensor) else answer()
         if answer.shape == got.shape and torch.allclose(got, answer.float(), atol=atol):
             return hint
+    if got.shape != want.shape:
+        return f"wanted shape {tuple(want.shape)}; got {tuple(got.shape)}"
     if not got.isfinite().all():
         return "there are NaNs or infinities: a division by 0, or the root or the logarithm of a negative number?"
     return f"right shape, wrong numbers: the largest difference is {(got - want.float()).abs().max():.3g}"
@@ -232,12 +234,9 @@ def right_in_another_order(
 ) -> bool:
     """Whether the function gives the right answer to the same arguments in some other order."""
     for other in islice(permutations(given.values()), 1, None):
-        try:
-            with redirect_stdout(io.StringIO()):  # what the learner prints is shown once, not six times
-                if hint_for(learner(**dict(zip(given, other, strict=True)))) is None:
-                    return True
-        except Exception:
-            continue
+        with suppress(Exception), redirect_stdout(io.StringIO()):  # what a learner prints is shown once, not six times
+            if hint_for(learner(**dict(zip(given, other, strict=True)))) is None:
+                return True
     return False
 
 

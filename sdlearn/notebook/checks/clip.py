@@ -15,7 +15,7 @@ from sdlearn.notebook.checks import NOTHING, Hints, compare, exercise, kind
 def check_similarity(
     my_similarity: Callable,  # text, pictures -> n m
 ) -> Hints:
-    """Exercise 1.1: the cosine of every caption with every picture."""
+    """The cosine of every caption with every picture."""
     generator = torch.Generator().manual_seed(11)
     text, pictures = torch.randn(3, 5, generator=generator), torch.randn(4, 5, generator=generator)
     got = my_similarity(text=text, pictures=pictures[:3])  # as many pictures as captions
@@ -45,7 +45,7 @@ def unit(
 def check_loss(
     my_loss: Callable,  # text, pictures, log_scale -> scalar
 ) -> Hints:
-    """Exercise 1.2: the contrastive loss of CLIP (arXiv 2103.00020, figure 3)."""
+    """The contrastive loss of CLIP (arXiv 2103.00020, figure 3)."""
     text, pictures, log_scale = five_pairs()
     got = my_loss(text=text, pictures=pictures, log_scale=log_scale)
     wrong = mistakes(text, pictures, log_scale, torch.eye(5, dtype=torch.bool))
@@ -56,7 +56,7 @@ def check_loss(
 def check_fair_loss(
     my_fair_loss: Callable,  # text, pictures, log_scale, same -> scalar
 ) -> Hints:
-    """Exercise 1.3: the contrastive loss in which equal captions are not negatives."""
+    """The contrastive loss in which equal captions are not negatives."""
     text, pictures, log_scale = five_pairs()
     same = (text @ text.T) > 0.999
     got = my_fair_loss(text=text, pictures=pictures, log_scale=log_scale, same=same)
@@ -91,7 +91,7 @@ def mistakes(
     """What goes wrong in a contrastive loss, with or without equal captions."""
     rows, columns = one_way(log_scale.exp() * text @ pictures.T, same)
     return {
-        "the sign is turned round: the loss is minus the logarithm of a probability": -(rows + columns) / 2,
+        "the sign is flipped: the loss is minus the logarithm of a probability": -(rows + columns) / 2,
         "the scale is missing: multiply by log_scale.exp()": contrastive_loss(text, pictures, 0 * log_scale, same),
         "the mean over the batch, not the sum": len(text) * (rows + columns) / 2,
         "only one direction: each picture must find its caption too": rows,
@@ -113,40 +113,11 @@ def one_way(
     return torch.nn.functional.cross_entropy(logits, right), torch.nn.functional.cross_entropy(logits.T, right)
 
 
-@exercise("1.5")
-def check_class_vectors(
-    my_class_vectors: Callable,  # clip, tokenizer, sentences -> classes d
-) -> Hints:
-    """Exercise 1.5: several sentences for each class, averaged (arXiv 2103.00020, section 3.1.4)."""
-    clip, tokenizer = parts.load_clip(), parts.load_tokenizer()
-    sentences = [["a cat beside a horse", "a cat riding a red dragon"], ["a bear", "a bear by the sea", "a robot"]]
-    tokens = [tokenize(tokenizer, some) for some in sentences]
-    single = [embed_text(clip, some) for some in tokens]
-    raw = [clip.get_text_features(some).pooler_output for some in tokens]
-    got = my_class_vectors(clip=clip, tokenizer=tokenizer, sentences=sentences)
-    if isinstance(got, Tensor) and got.shape == single[0].shape[1:]:
-        yield "one vector for each class, not one for all: average within a class, then `torch.stack`"
-
-    def means(classes):
-        return torch.stack([some.mean(0) for some in classes])
-
-    mean, across, twice = means(single), means(unit(x, 0) for x in raw), means(unit(x, 0) for x in single)
-    wrong = {
-        "the average of vectors of length 1 is shorter than 1: normalise once more": mean,
-        "bring each sentence to length 1 before you average: `embed_text` does": unit(means(raw)),
-        "that is the first sentence of each class: average over all of them": torch.stack([some[0] for some in single]),
-        "the length of a class vector is taken over the last dimension: dim=-1": unit(mean, 0),
-        "the length of a sentence's vector is taken over the last dimension: dim=-1": unit(across),
-        "`embed_text` gives length 1 already; lengths are taken over the last dimension, dim=-1": unit(twice),
-    }
-    yield compare(got, unit(mean), wrong)
-
-
 @exercise("1.4", pieces="your function changes `pieces`: leave it as it is, fill a new dictionary and return that")
 def check_merge_step(
     my_merge_step: Callable,  # pieces, words -> pieces
 ) -> Hints:
-    """Exercise 1.4: one step of byte pair encoding (arXiv 1508.07909, algorithm 1)."""
+    """One step of byte pair encoding (arXiv 1508.07909, algorithm 1)."""
     several = {"cat": 1, "car": 1, "can": 1, "moon": 4, "room": 3}, {"footloose": 2, "oooh": 1, "moon": 3}
     for words in (*several, {"moon": 2, "hat": 2}):  # in the last, all pairs meet equally often
         letters: dict[str, tuple[str, ...]] = {word: (*word[:-1], word[-1] + END) for word in words}
@@ -218,11 +189,40 @@ def join_once(
     return (*split[: places[0]], "".join(pair), *split[places[0] + 2 :]) if places else split
 
 
+@exercise("1.5")
+def check_class_vectors(
+    my_class_vectors: Callable,  # clip, tokenizer, sentences -> classes d
+) -> Hints:
+    """Several sentences for each class, averaged (arXiv 2103.00020, section 3.1.4)."""
+    clip, tokenizer = parts.load_clip(), parts.load_tokenizer()
+    sentences = [["a cat beside a horse", "a cat riding a red dragon"], ["a bear", "a bear by the sea", "a robot"]]
+    tokens = [tokenize(tokenizer, some) for some in sentences]
+    single = [embed_text(clip, some) for some in tokens]
+    raw = [clip.get_text_features(some).pooler_output for some in tokens]
+    got = my_class_vectors(clip=clip, tokenizer=tokenizer, sentences=sentences)
+    if isinstance(got, Tensor) and got.shape == single[0].shape[1:]:
+        yield "one vector for each class, not one for all: average within a class, then `torch.stack`"
+
+    def means(classes):
+        return torch.stack([some.mean(0) for some in classes])
+
+    mean, across, twice = means(single), means(unit(x, 0) for x in raw), means(unit(x, 0) for x in single)
+    wrong = {
+        "the average of vectors of length 1 is shorter than 1: normalise once more": mean,
+        "bring each sentence to length 1 before you average: `embed_text` does": unit(means(raw)),
+        "that is the first sentence of each class: average over all of them": torch.stack([some[0] for some in single]),
+        "the length of a class vector is taken over the last dimension: dim=-1": unit(mean, 0),
+        "the length of a sentence's vector is taken over the last dimension: dim=-1": unit(across),
+        "`embed_text` gives length 1 already; lengths are taken over the last dimension, dim=-1": unit(twice),
+    }
+    yield compare(got, unit(mean), wrong)
+
+
 @exercise("1.6")
 def check_found(
     my_found: Callable,  # text, pictures, k -> n, True or False
 ) -> Hints:
-    """Exercise 1.6: whether a picture's own caption is among the k nearest to it."""
+    """Whether a picture's own caption is among the k nearest to it."""
     generator = torch.Generator().manual_seed(15)
     text, pictures = (unit(torch.randn(12, 5, generator=generator)) for _ in range(2))
     table = pictures @ text.T  # row: picture, column: caption

@@ -31,10 +31,9 @@ class Toy:
 def seeded(
     seed: int,
     n: int,  # how many
-    b: int = 2,
 ) -> Tensor:  # n b c h w
     """Latents and noise to try a function with."""
-    return torch.randn(n, b, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(n, 2, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
 
 
 def noisy(x0: Tensor, t: int, eps: Tensor) -> Tensor:
@@ -66,7 +65,7 @@ def walk(
 def check_image_to_image(
     my_image_to_image: Callable,  # predict, x0, eps, path -> latents
 ) -> Hints:
-    """Exercise 6.1: noise a picture to the first level of a path, then follow the path."""
+    """Noise a picture to the first level of a path, then follow the path."""
     x0, eps = seeded(61, 2)
     for path in (PATH, PATH[2:]):
         start = noisy(x0, path[0], eps)
@@ -96,7 +95,7 @@ def check_image_to_image(
 def check_keep_outside(
     my_keep_outside: Callable,  # latents, t, x0, eps, mask -> latents
 ) -> Hints:
-    """Exercise 6.2: outside a mask, the picture; as noisy as the latents are."""
+    """Outside a mask, the picture; as noisy as the latents are."""
     latents, x0, eps = seeded(62, 3)
     mask = torch.zeros(2, 1, 8, 8)
     mask[0, :, 2:5, 1:6], mask[1, :, :, 4:] = 1, 1
@@ -123,7 +122,7 @@ def check_keep_outside(
 def check_invert(
     my_invert: Callable,  # predict, x0, path -> latents
 ) -> Hints:
-    """Exercise 6.3: DDIM's steps from the picture up to noise."""
+    """DDIM's steps from the picture up to noise."""
     x0 = seeded(63, 1)[0]
     for path in (PATH, PATH[2:]):
         up = path[::-1]
@@ -147,7 +146,7 @@ def check_invert(
 def check_all_of(
     my_all_of: Callable,  # eps_empty, eps_parts, guidance_scale -> eps
 ) -> Hints:
-    """Exercise 6.4: guidance towards several prompts at once (arXiv 2206.01714)."""
+    """Guidance towards several prompts at once (arXiv 2206.01714)."""
     empty, *many = seeded(64, 4)
     for parts in (many, many[:1], many[:2]):
         gaps, n = [part - empty for part in parts], len(parts)
@@ -170,7 +169,7 @@ def check_all_of(
 def check_step_up(
     my_step_up: Callable,  # predict, x, t, t_up, rounds -> latents
 ) -> Hints:
-    """Exercise 6.5: a step up that the step down undoes (fixed-point iteration, arXiv 2309.04907)."""
+    """A step up that the step down undoes (fixed-point iteration, arXiv 2309.04907)."""
     x = seeded(65, 1)[0]
     t, t_up = 301, 601
     for rounds in (0, 1, 3):
@@ -205,7 +204,7 @@ def level_t(x: Tensor, t: int, t_up: int, rounds: int) -> Tensor:
 def check_regions(
     my_regions: Callable,  # eps_parts, masks -> eps
 ) -> Hints:
-    """Exercise 6.6: a prompt for each region; where regions overlap, the average (arXiv 2302.08113)."""
+    """A prompt for each region; where regions overlap, the average (arXiv 2302.08113)."""
     parts = list(seeded(66, 3))
     masks = torch.zeros(3, 2, 1, 8, 8)
     masks[0, ..., :5], masks[1, ..., 3:], masks[2, :, :, 6:] = 1, 1, 1

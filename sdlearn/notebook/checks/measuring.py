@@ -15,7 +15,7 @@ Z = 1.96
 def check_interval(
     my_interval: Callable,  # share, n -> lower and upper ends
 ) -> Hints:
-    """Exercise 8.1: Wilson's interval."""
+    """Wilson's interval."""
     p = torch.tensor([0.0, 0.3, 0.9, 1.0])
     for n in (20, 500):
         spread, shift, room = (p * (1 - p) / n).sqrt(), Z**2 / (2 * n), 1 + Z**2 / n
@@ -53,13 +53,13 @@ def ends(
 def check_frechet(
     my_frechet: Callable,  # one, other -> distance
 ) -> Hints:
-    """Exercise 8.2: the Frechet distance of two Gaussians."""
+    """The Frechet distance of two Gaussians."""
     generator = torch.Generator().manual_seed(82)
     turn = torch.tensor([[1.0, 0.8, 0.0], [0.0, 1.0, 0.3], [0.5, 0.0, 1.0]])
     one = torch.randn(40, 3, generator=generator)
     other = torch.randn(30, 3, generator=generator) @ turn + torch.tensor([1.0, -0.5, 0.25])
     gap, c1, c2 = one.mean(0) - other.mean(0), torch.cov(one.T), torch.cov(other.T)
-    traces, root = c1.trace() + c2.trace(), torch.linalg.eigvals(c1 @ c2).real.sqrt().sum()
+    traces, root = c1.trace() + c2.trace(), torch.linalg.eigvals(c1 @ c2).sqrt().real.sum()
     want = gap.square().sum() + traces - 2 * root
     b, c = len(one), len(other)
     wrong = {
@@ -68,7 +68,7 @@ def check_frechet(
         "the distance of the means is squared": gap.norm() + traces - 2 * root,
         "the mean of the squares is too little: add them up": gap.square().mean() + traces - 2 * root,
         "the root counts twice: - 2 tr(...)": want + root,
-        "the root is taken away, not added": want + 4 * root,
+        "the root is subtracted, not added": want + 4 * root,
         "the root of a matrix is not the root of each of its numbers": want
         + 2 * root
         - 2 * (c1 @ c2).clamp(min=0).sqrt().trace(),
@@ -90,7 +90,7 @@ def check_frechet(
 def check_kernel(
     my_kernel: Callable,  # one, other -> distance
 ) -> Hints:
-    """Exercise 8.3: the kernel distance without bias."""
+    """The kernel distance without bias."""
     one, other = 1.5 * torch.randn(2, 7, 4, generator=torch.Generator().manual_seed(83))
     other = other[:5] + 1  # two numbers of points, so that each mean is divided by its own
     kernel = lambda x, y, d=4, power=3, more=1: (x @ y.T / d + more) ** power  # noqa: E731
@@ -103,7 +103,7 @@ def check_kernel(
         + b * 4 / 5
         - 2 * between,
         "the mean between the two counts twice": a + b - between,
-        "the mean between the two is taken away": a + b + 2 * between,
+        "the mean between the two is subtracted": a + b + 2 * between,
         "d is the number of features, not of points": unbiased(one, other, lambda x, y: kernel(x, y, len(x))),
         "divide x y by d before 1 is added": unbiased(one, other, lambda x, y: kernel(x, y, 1)),
         "the third power, not the second": unbiased(one, other, lambda x, y: kernel(x, y, power=2)),
@@ -132,7 +132,7 @@ def unbiased(one: Tensor, other: Tensor, kernel: Callable) -> Tensor:
 def check_inside(
     my_inside: Callable,  # points, known, k -> True where inside
 ) -> Hints:
-    """Exercise 8.4: what lies inside the reach of known points."""
+    """What lies inside the reach of known points."""
     generator = torch.Generator().manual_seed(84)
     known = torch.randn(30, 2, generator=generator) * torch.linspace(0.3, 3, 30)[:, None]  # dense and sparse
     points = 2 * torch.randn(60, 2, generator=generator)
@@ -167,7 +167,7 @@ def check_inside(
 def check_paired(
     my_paired: Callable,  # one, other -> lower and upper end
 ) -> Hints:
-    """Exercise 8.5: the interval of a difference, where both models had the same prompts."""
+    """The interval of a difference, where both models had the same prompts."""
     one = torch.tensor([1.0] * 14 + [0.0] * 6)
     other = torch.tensor([1.0] * 13 + [0.0] + [1.0] * 2 + [0.0] * 4)
     gaps, n = other - one, 20
@@ -176,7 +176,7 @@ def check_paired(
     want = around(gaps.mean(), Z * error)
     wrong = {
         "one is taken from other, not other from one": around(-gaps.mean(), Z * error),
-        "that is the interval for two models with prompts of their own: take the deviation of the gaps": around(
+        "that is for two models with prompts of their own: take the standard deviation of the gaps": around(
             gaps.mean(), Z * apart
         ),
         "that is how far one picture lies: divide the standard deviation by the root of n": around(
@@ -204,7 +204,7 @@ def around(
 def check_variety(
     my_variety: Callable,  # points -> mean distance
 ) -> Hints:
-    """Exercise 8.6: how different pictures are from one another."""
+    """How different pictures are from one another."""
     points = torch.randn(6, 4, generator=torch.Generator().manual_seed(86)) + 1
     unit = points / points.norm(dim=1, keepdim=True)
     cosines, b = unit @ unit.T, 6

@@ -12,13 +12,13 @@ from sdlearn.notebook.checks import NOTHING, Hints, ask, compare, exercise, kind
 def check_new_vector(
     my_new_vector: Callable,  # table, like, eps -> vector
 ) -> Hints:
-    """Exercise 7.1: where a new word starts."""
+    """Where a new word starts."""
     g = torch.Generator().manual_seed(71)
     table, eps, like = torch.randn(20, 5, generator=g), torch.randn(5, generator=g), torch.tensor([3, 7, 8, 15, 2])
     rows = table[like]  # as many as there are numbers in a row: an axis that is mistaken raises nothing
     mean, spread = rows.mean(0), rows.std(0)
+    want, also = mean + spread * eps, mean + rows.std(0, correction=0) * eps  # both are right
     wrong = {
-        None: mean + rows.std(0, correction=0) * eps,  # right too
         "this is the mean alone: add eps, times the standard deviation": mean,
         "the mean is missing: eps only says which way to go from there": spread * eps,
         "eps is too large: multiply it by the standard deviation of the rows": mean + eps,
@@ -32,24 +32,15 @@ def check_new_vector(
         "eps is added, not subtracted": mean - spread * eps,
         "that starts on one of the words: start at their mean": rows[0] + spread * eps,
     }
-    yield ask(my_new_vector, lambda got: either(got, mean + spread * eps, wrong), table=table, like=like, eps=eps)
-
-
-def either(
-    got,  # an answer
-    want: Tensor,
-    wrong: dict,  # as in `compare`; what stands under None is right as well
-) -> str | None:  # a hint, or None
-    """`compare` where two answers are right."""
-    also, mistakes = wrong[None], {hint: answer for hint, answer in wrong.items() if hint}
-    return compare(got, want, mistakes) and compare(got, also, mistakes)
+    hint_for = lambda got: compare(got, want, wrong) and compare(got, also, wrong)  # noqa: E731
+    yield ask(my_new_vector, hint_for, table=table, like=like, eps=eps)
 
 
 @exercise("7.2")
 def check_lora(
     my_lora: Callable,  # y, x, A, B, scale -> y
 ) -> Hints:
-    """Exercise 7.2: a layer with a LoRA beside it."""
+    """A layer with a LoRA beside it."""
     g = torch.Generator().manual_seed(72)
     for r, i, o in ((4, 4, 4), (2, 6, 5)):  # square first: a transpose that is missing raises nothing
         x, y = torch.randn(2, 3, i, generator=g), torch.randn(2, 3, o, generator=g)
@@ -79,7 +70,7 @@ def check_lora(
 def check_prior_loss(
     my_prior_loss: Callable,  # pred, eps, old, weight -> loss
 ) -> Hints:
-    """Exercise 7.3: the loss with prior preservation."""
+    """The loss with prior preservation."""
     pred, eps = torch.randn(2, 5, 4, 2, 2, generator=torch.Generator().manual_seed(73))
     pred = pred * torch.arange(1, 6)[:, None, None, None]
     old, gap = torch.tensor([False, True, False, False, True]), pred - eps
@@ -108,7 +99,7 @@ def check_prior_loss(
 def check_join(
     my_join: Callable,  # A1, B1, scale1, A2, B2, scale2 -> A, B
 ) -> Hints:
-    """Exercise 7.4: two LoRAs in one."""
+    """Two LoRAs in one."""
     g = torch.Generator().manual_seed(74)
     A1, A2 = torch.randn(2, 5, generator=g), torch.randn(3, 5, generator=g)
     B1, B2 = torch.randn(4, 2, generator=g), torch.randn(4, 3, generator=g)
@@ -137,7 +128,7 @@ def check_join(
 def check_ratio(
     my_ratio: Callable,  # drawn, training, k -> ratios
 ) -> Hints:
-    """Exercise 7.5: a copy is much nearer to one picture than to the others (after arXiv 2301.13188)."""
+    """A copy is much nearer to one picture than to the others (after arXiv 2301.13188)."""
     g = torch.Generator().manual_seed(75)
     training = torch.randn(4, 3, 4, 4, generator=g)
     drawn = training[[2, 0, 1, 3]] + torch.tensor([0.1, 0.5, 1, 2])[:, None, None, None] * torch.randn(
@@ -165,7 +156,7 @@ def check_ratio(
 def check_duplicates(
     my_duplicates: Callable,  # pictures, limit -> True for those that are to go
 ) -> Hints:
-    """Exercise 7.6: which pictures repeat an earlier one."""
+    """Which pictures repeat an earlier one."""
     g = torch.Generator().manual_seed(76)
     several = torch.randn(4, 3, 4, 4, generator=g)[[0, 1, 0, 2, 1, 0, 3]]
     pictures = several + 0.05 * torch.randn(several.shape, generator=g)

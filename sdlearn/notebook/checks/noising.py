@@ -34,7 +34,7 @@ def check_q_sample(
         "the factor of x0 is a root too": a * x0 + (1 - a).sqrt() * eps,
         "x0 is shrunk too, by the root of alpha_bar": x0 + (1 - a).sqrt() * eps,
         "the noise has a factor too, the root of 1 - alpha_bar": a.sqrt() * x0 + eps,
-        "the noise is added, not taken away": a.sqrt() * x0 - (1 - a).sqrt() * eps,
+        "the noise is added, not subtracted": a.sqrt() * x0 - (1 - a).sqrt() * eps,
         "that is 1 - root of alpha_bar: the root comes last, of 1 - alpha_bar": a.sqrt() * x0 + (1 - a.sqrt()) * eps,
         "that is one small step: use alpha_bar, the product of all so far, not beta": mix(x0, eps, 1 - betas),
         "that is beta in the place of alpha_bar": mix(x0, eps, betas),
@@ -131,8 +131,8 @@ def check_velocity(
     signal, noise = a.sqrt(), (1 - a).sqrt()
     v = signal * eps - noise * x0
     wrong = {
-        "the signs are turned round: the noise is positive": -v,
-        "x0 is taken away, not added": signal * eps + noise * x0,
+        "the signs are flipped: the noise is positive": -v,
+        "x0 is subtracted, not added": signal * eps + noise * x0,
         "the two factors are the wrong way round": noise * eps - signal * x0,
         "that is x_t": x_t,
         "the factors are roots": signal**2 * eps - noise**2 * x0,
@@ -143,9 +143,9 @@ def check_velocity(
     back = {
         "that is the noise; x0 is the other way to add up the two": eps,
         "v is not the noise: predict_x0 does not fit here": noising.predict_x0(x_t, t, v),
-        "v is taken away, not added": signal * x_t + noise * v,
+        "v is subtracted, not added": signal * x_t + noise * v,
         "the two factors are the wrong way round": noise * x_t - signal * v,
-        "the sign is turned round": -x0,
+        "the sign is flipped": -x0,
         "the factors are roots": signal**2 * x_t - noise**2 * v,
         "no division is needed: signal^2 + noise^2 is 1": x0 / signal,
     }

@@ -32,12 +32,12 @@ def check_on_line(
         "x0 has a factor too, 1 - t": x0 + t * eps,
         "the noise has a factor too, t": (1 - t) * x0 + eps,
         "that is the velocity: it is the same everywhere on the line": v,
-        "the noise is added, not taken away": (1 - t) * x0 - t * eps,
+        "the noise is added, not subtracted": (1 - t) * x0 - t * eps,
     }
     hint = compare(my_on_line(x0=x0, t=row, eps=eps), x_t, wrong)
     yield hint and f"my_on_line: {hint}"
     back = {
-        "v leads towards the noise, so go the other way: take it away": x_t + t * v,
+        "v leads towards the noise, so go the other way: subtract it": x_t + t * v,
         "from time t it is t, not 1 - t, to the picture": x_t - (1 - t) * v,
         "the whole of v leads from noise to picture: at time t, only t of it is left": x_t - v,
         "that is the noise: the picture lies at the other end": eps,
@@ -87,7 +87,7 @@ def followed(my_solver: Callable, answers: Callable, seed: int, counts: tuple[in
         v, complaints = swirl()
         got = my_solver(v=v, noise=noise, steps=steps)
         yield complaints[0] if complaints else None
-        yield known(got, *answers(v, noise, steps))
+        yield compare(got, *answers(v, noise, steps), atol=1e-4)
 
 
 def euler_answers(v: Callable, noise: Tensor, steps: int) -> tuple[Tensor, dict[str, Tensor]]:  # right, hint -> wrong
@@ -104,18 +104,6 @@ def euler_answers(v: Callable, noise: Tensor, steps: int) -> tuple[Tensor, dict[
         "ask v where the step begins, at t, not at t_next": walk(lambda x, t, s, dt: x + dt * v(x, s), noise, down),
         "ask v where you are now, not at the noise": walk(lambda x, t, s, dt: x + dt * v(noise, t), noise, down),
     }
-
-
-def known(got, good: Tensor, wrong: dict[str, Tensor]) -> str | None:  # a hint, or None where it is right
-    """`compare`, where a mistake may have another shape than the right answer."""
-    if equal(got, good):
-        return None
-    return next((hint for hint, mistake in wrong.items() if equal(got, mistake)), compare(got, good, atol=1e-4))
-
-
-def equal(got, want: Tensor) -> bool:
-    """Whether an answer is this tensor, up to rounding."""
-    return isinstance(got, Tensor) and got.shape == want.shape and torch.allclose(got, want.float(), atol=1e-4)
 
 
 @exercise("9.3")
@@ -143,7 +131,7 @@ def check_bend(
         "a distance is the root of the sum of squares": squares / whole.square().sum(),
     }
     straight = torch.linspace(0, 1, 5)[:, None, None, None, None] * path[-1:]
-    yield known(my_bend(path=path), want, wrong)
+    yield compare(my_bend(path=path), want, wrong, atol=1e-4)
     hint = compare(my_bend(path=straight), torch.tensor(1.0), atol=1e-4)
     yield hint and f"a straight path has a bend of 1: {hint}"
 
@@ -203,6 +191,11 @@ def check_joint_attention(
         for name, mine, ours in zip(("picture", "text"), pair, good, strict=True):
             hint = compare(mine, ours, atol=1e-4)
             yield hint and f"{name}: {hint}"
+
+
+def equal(got, want: Tensor) -> bool:
+    """Whether an answer is this tensor, up to rounding."""
+    return isinstance(got, Tensor) and got.shape == want.shape and torch.allclose(got, want.float(), atol=1e-4)
 
 
 def unscaled(q: Tensor, k: Tensor, v: Tensor, q_text: Tensor, k_text: Tensor, v_text: Tensor) -> tuple[Tensor, ...]:

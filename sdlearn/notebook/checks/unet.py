@@ -17,7 +17,7 @@ from sdlearn.unet import new_unet, time_embedding
 def check_time_embedding(
     my_time_embedding: Callable,  # (t b, width) -> b d
 ) -> Hints:
-    """4.1: the time step as waves."""
+    """The time step as waves."""
     t, width, i = torch.tensor([0, 1, 30, 500, 999]), 12, torch.arange(6)
     cosines, sines = time_embedding(t, width).chunk(2, 1)
 
@@ -37,11 +37,11 @@ def check_time_embedding(
     yield compare(my_time_embedding(t=t, width=width), torch.cat([cosines, sines], 1), wrong, atol=1e-3)
 
 
-@exercise("4.2")
+@exercise("4.2", "for the scores swap the last two axes of the keys, `k.transpose(-1, -2)`: `k.T` reverses all of them")
 def check_cross_attention(
     my_cross_attention: Callable,  # (layer, positions b l d, words b m d') -> b l d
 ) -> Hints:
-    """4.2: cross-attention with several heads; on a layer with random weights."""
+    """Cross-attention with several heads; on a layer with random weights."""
     torch.manual_seed(42)
     layer = Attention(query_dim=12, cross_attention_dim=6, heads=3, dim_head=4).requires_grad_(False)
     layer.to_q.weight.normal_()
@@ -70,11 +70,11 @@ def attended(layer, positions, words, heads=3, scale=2.0, axis=-1, joined=True, 
     return layer.to_out[0](gathered) if joined else gathered
 
 
-@exercise("4.3")
+@exercise("4.3", "the skips are 4: what conv_in, the two attention blocks going down, and the downsampler return")
 def check_unet_with_words(
     my_unet_with_words: Callable,  # (net, x b 4 h w, t b, words b m 128) -> b 4 h w
 ) -> Hints:
-    """4.3: the whole U-Net, with its attention blocks; on one with random weights."""
+    """The whole U-Net, with its attention blocks; on one with random weights."""
     torch.manual_seed(44)
     net = new_unet().eval().requires_grad_(False)
     x, t, words = torch.randn(2, 4, 8, 8), torch.tensor([30, 800]), torch.randn(2, 6, 128)
@@ -128,7 +128,7 @@ def walked(net, x, t, words, mistake: str) -> Tensor:  # as 4.3 takes and gives;
 def check_drop_captions(
     my_drop_captions: Callable,  # (text b l d, empty 1 l d, drop b) -> b l d
 ) -> Hints:
-    """4.4: some captions give way to the empty prompt."""
+    """Some captions give way to the empty prompt."""
     torch.manual_seed(41)
     text, empty = torch.randn(6, 6, 6), torch.randn(1, 6, 6)  # b = l = d, so that a wrong axis raises nothing
     drop = torch.tensor([True, False, False, True, True, False])
@@ -148,7 +148,7 @@ def check_drop_captions(
 def check_skip_losses(
     my_skip_losses: Callable,  # (unet, x_t, t, eps, text) -> 4 losses
 ) -> Hints:
-    """4.5: the loss with one skip connection set to zero, for each in turn; on a small U-Net with random weights."""
+    """The loss with one skip connection set to zero, for each in turn; on a small U-Net with random weights."""
     unet, example = small_unet(seed=43)
     whole, *alone = (skips_zeroed(unet, example, zeroed) for zeroed in (set(), {0}, {1}, {2}, {3}))
     growing = [skips_zeroed(unet, example, set(range(i + 1))) for i in range(4)]
@@ -156,7 +156,7 @@ def check_skip_losses(
         "the order is not the one going down: up_blocks[0] gets the last two skips, up_blocks[1] the first two": [
             alone[i] for i in (2, 3, 0, 1)
         ],
-        "the order is turned round: the first skip is the one that conv_in made": alone[::-1],
+        "the order is reversed: the first skip is the one that conv_in made": alone[::-1],
         "each loss has one more skip at zero than the one before: take your hook away before the next": growing,
         "each loss has all skips at zero: change one tensor of the tuple only": [growing[-1]] * 4,
         "nothing changed: does your hook return (args, kwargs), and is it registered with_kwargs=True?": [whole] * 4,
@@ -207,7 +207,7 @@ def skips_zeroed(
 def check_word_centres(
     my_word_centres: Callable,  # (maps, tokens b, side) -> b 2
 ) -> Hints:
-    """4.6: where in each picture its word was attended to, as one row and one column."""
+    """Where in each picture its word was attended to, as one row and one column."""
     generator, side, b = torch.Generator().manual_seed(45), 4, 3
     maps = {
         f"layer {i}": [(9 * torch.rand(b, 2, positions, 6, generator=generator)).softmax(-1) for _ in range(2)]
@@ -231,8 +231,8 @@ def check_word_centres(
         "subtract each map's lowest value first: else all centres lie near the middle": centre(heat, side),
         "each picture has a lowest value of its own: you took one for the whole batch": centre(heat - heat.min(), side),
         "each picture has a token of its own: you took the first one's for all": centre(lifted(every[:, :, 2]), side),
-        "one token too far: `tokens` counts the begin token already": centre(lifted(every[each, :, tokens + 1]), side),
-        "one token too early: the begin token is 0": centre(lifted(every[each, :, tokens - 1]), side),
+        "one token too far: `tokens` counts the start token already": centre(lifted(every[each, :, tokens + 1]), side),
+        "one token too early: the start token is 0": centre(lifted(every[each, :, tokens - 1]), side),
         "divide by the sum of the weights: a mean has weights that sum to 1": centre(seen, side) * seen.sum(1)[:, None],
         "that is the brightest position: every one counts": torch.stack([top // side, top % side], 1),
     }
