@@ -331,6 +331,7 @@ CASES = [
     (check_similarity, lambda t, p: F.normalize(p, dim=-1) @ F.normalize(t, dim=-1).T, "other way round"),
     (check_similarity, lambda t, p: F.normalize(t, dim=0) @ F.normalize(p, dim=0).T, "dim=-1"),
     (check_similarity, lambda t, p: F.normalize(t, dim=-1) @ p.T, "only the captions"),
+    (check_similarity, lambda t, p: F.normalize(t, dim=-1) @ F.normalize(p, dim=0).T, "of the pictures, too"),
     (check_similarity, lambda t, p: (t @ p.T).diag(), "row i with row i only"),
     (check_similarity, F.cosine_similarity, "row i with row i only"),
     (check_similarity, lambda t, p: F.normalize(t, dim=-1) @ F.normalize(p, dim=-1).T[:, :2], "wanted shape (3, 4)"),
@@ -362,6 +363,8 @@ CASES = [
     (check_fair_loss, lambda t, p, s, same: sum(fair(t, p, -s, same)) / 2, "multiply by the scale"),
     (check_fair_loss, lambda *a: sum(fair(*a, fill=0.0)) / 2, "masked 0"),
     (check_fair_loss, lambda *a: sum(fair(*a, diagonal=True)) / 2, "not a finite number"),
+    (check_fair_loss, lambda t, p, s, same: sum(fair(t, p, s, same.triu())) / 2, "still count below the diagonal"),
+    (check_fair_loss, lambda t, p, s, same: sum(fair(t, p, s, same.tril())) / 2, "still count above the diagonal"),
     (check_class_vectors, raises, "1.5 not tried yet"),
     (check_class_vectors, lambda *a: F.normalize(torch.stack([v.sum(0) for v in vectors(*a)]), dim=-1), "1.5 ok"),
     (check_class_vectors, lambda *a: torch.stack([v.mean(0) for v in vectors(*a)]), "normalise once more"),
@@ -422,3 +425,16 @@ def test_checks_say_what_is_wrong(check, answer, said, capsys):
 def test_a_crash_keeps_its_traceback(check):
     with pytest.raises(ZeroDivisionError):
         check(lambda *a: 1 / 0)
+
+
+@pytest.mark.parametrize(
+    ("check", "answer", "said"),
+    [
+        (check_found, lambda t, p, k: ((p @ t.T).topk(k).indices == torch.arange(len(t))).any(1), "[:, None]"),
+        (check_class_vectors, lambda *a: F.normalize(torch.stack(vectors(*a)).mean(1), dim=-1), "numbers of sentences"),
+    ],
+)
+def test_checks_say_what_does_not_fit(check, answer, said, capsys):
+    with pytest.raises(RuntimeError):
+        check(answer)
+    assert said in capsys.readouterr().out

@@ -18,8 +18,7 @@ def check_similarity(
     """The cosine of every caption with every picture."""
     generator = torch.Generator().manual_seed(11)
     text, pictures = torch.randn(3, 5, generator=generator), torch.randn(4, 5, generator=generator)
-    got = my_similarity(text=text, pictures=pictures[:3])  # as many pictures as captions
-    if isinstance(got, Tensor) and got.shape == (3,):
+    if getattr(my_similarity(text=text, pictures=pictures[:3]), "shape", 0) == (3,):  # as many pictures as captions
         yield "that compares row i with row i only: every caption with every picture makes a table, n m"
     got = my_similarity(text=text, pictures=pictures)
     if isinstance(got, Tensor) and got.shape == (4, 3):
@@ -27,6 +26,7 @@ def check_similarity(
     wrong = {
         "these are dot products: bring each vector to length 1 first": text @ pictures.T,
         "each vector is to have length 1, along the last dimension: dim=-1": unit(text, 0) @ unit(pictures, 0).T,
+        "of the pictures, too, the length is taken along the last dimension: dim=-1": unit(text) @ unit(pictures, 0).T,
         "only the captions have length 1: the pictures need it too": unit(text) @ pictures.T,
         "only the pictures have length 1: the captions need it too": text @ unit(pictures).T,
     }
@@ -65,12 +65,15 @@ def check_fair_loss(
     logits = log_scale.exp() * text @ pictures.T
     rows, columns = one_way(logits, same)
     all_rows, all_columns = one_way(logits, torch.zeros_like(same))
-    masked_0 = torch.stack(one_way(logits, same, 0.0)).mean()
+    masks = (same, 0.0), (same.triu(),), (same.tril(),)
+    masked_0, above, below = (torch.stack(one_way(logits, *mask)).mean() for mask in masks)
     wrong = {
         "equal captions still take part in softmax: use `same` before it": (all_rows + all_columns) / 2,
         "equal captions still count in the columns: leave them out in both directions": (rows + all_columns) / 2,
         "equal captions still count in the rows: leave them out in both directions": (all_rows + columns) / 2,
         "a masked 0 still takes part in softmax: minus infinity does not": masked_0,
+        "equal captions still count below the diagonal: leave them out on both sides of it": above,
+        "equal captions still count above the diagonal: leave them out on both sides of it": below,
     } | mistakes(text, pictures, log_scale, same)
     yield compare(got, contrastive_loss(text, pictures, log_scale, same), wrong)
 
@@ -189,7 +192,7 @@ def join_once(
     return (*split[: places[0]], "".join(pair), *split[places[0] + 2 :]) if places else split
 
 
-@exercise("1.5")
+@exercise("1.5", "classes may have different numbers of sentences: average each class on its own, then stack")
 def check_class_vectors(
     my_class_vectors: Callable,  # clip, tokenizer, sentences -> classes d
 ) -> Hints:
@@ -202,14 +205,11 @@ def check_class_vectors(
     got = my_class_vectors(clip=clip, tokenizer=tokenizer, sentences=sentences)
     if isinstance(got, Tensor) and got.shape == single[0].shape[1:]:
         yield "one vector for each class, not one for all: average within a class, then `torch.stack`"
-
-    def means(classes):
-        return torch.stack([some.mean(0) for some in classes])
-
-    mean, across, twice = means(single), means(unit(x, 0) for x in raw), means(unit(x, 0) for x in single)
+    classes = single, raw, [unit(x, 0) for x in raw], [unit(x, 0) for x in single]
+    mean, bare, across, twice = (torch.stack([some.mean(0) for some in vectors]) for vectors in classes)
     wrong = {
         "the average of vectors of length 1 is shorter than 1: normalise once more": mean,
-        "bring each sentence to length 1 before you average: `embed_text` does": unit(means(raw)),
+        "bring each sentence to length 1 before you average: `embed_text` does": unit(bare),
         "that is the first sentence of each class: average over all of them": torch.stack([some[0] for some in single]),
         "the length of a class vector is taken over the last dimension: dim=-1": unit(mean, 0),
         "the length of a sentence's vector is taken over the last dimension: dim=-1": unit(across),
@@ -218,7 +218,7 @@ def check_class_vectors(
     yield compare(got, unit(mean), wrong)
 
 
-@exercise("1.6")
+@exercise("1.6", "compare rows with their own number as a column: `torch.arange(n)[:, None]`")
 def check_found(
     my_found: Callable,  # text, pictures, k -> n, True or False
 ) -> Hints:

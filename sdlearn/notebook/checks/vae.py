@@ -27,16 +27,13 @@ def check_reconstruct(
         yield "that is an object around the pictures: take its `.sample`"
     if isinstance(got, Tensor) and got.shape == posterior.mean.shape:
         yield "these are the latents: decode them, `vae.decode(latents).sample`"
+    divided, scaled = decode(vae, posterior.mean), vae.decode(encode(vae, pictures)).sample
     torch.manual_seed(21)
     wrong = {
         "a random sample of the latents was decoded: take the `.mean`": vae.decode(posterior.sample()).sample,
         "these are the pictures that went in: encode them, then decode the latents": pictures,
-        "`decode` of sdlearn.vae undoes a scale factor that the mean does not have: use `vae.decode`": decode(
-            vae, posterior.mean
-        ),
-        "`encode` of sdlearn.vae multiplies by the scale factor: use `vae.encode`": vae.decode(
-            encode(vae, pictures)
-        ).sample,
+        "`decode` of sdlearn.vae undoes a scale factor that the mean does not have: use `vae.decode`": divided,
+        "the latents were multiplied by the scale factor (so does `encode` of sdlearn.vae): use `vae.encode`": scaled,
     }
     yield compare(got, vae.decode(posterior.mean).sample, wrong, atol=1e-4)
 
@@ -79,6 +76,8 @@ def check_posterior(
     got = my_sample_posterior(moments=moments, eps=eps)
     if isinstance(got, Tensor) and got.shape == moments.shape:
         yield "8 channels came back: split them, the first four are mu"
+    if isinstance(got, Tensor) and got.isnan().any():
+        yield "a logarithm may be negative, and has no root then: first the exponential, then the root"
     wrong = {
         "that is mu alone: add sigma times eps": mu,
         "the second half is a logarithm: take its exponential": mu + log_var * eps,
