@@ -48,11 +48,11 @@ def keys(page):
     """Milliseconds from a key to the picture of one step."""
     page.get_by_label("Draw as I type").check()
     said = page.locator("#sketch p")
-    page.wait_for_function("document.querySelector('#sketch p').textContent")
+    page.wait_for_selector("#sketch p:not(:empty)")
     for letter in WORDS:
         said.evaluate("p => (p.textContent = '')")
         page.locator("#prompt").press_sequentially(letter)
-        page.wait_for_function("document.querySelector('#sketch p').textContent")
+        page.wait_for_selector("#sketch p:not(:empty)")
         yield float(re.search(r"(\d+) ms", said.text_content())[1])
 
 
