@@ -37,7 +37,7 @@ def train_clip(
     clip: CLIPModel,  # trained in place
     tokens: Tensor,  # n l, the captions
     pictures: np.ndarray,  # n h w c uint8
-    steps: int = 2500,
+    steps: int = 4000,
     batch: int = 96,
     fit: Callable = training.fit,
     **options,  # of `fit`
@@ -63,7 +63,7 @@ def train_clip(
 def train_vae(
     vae: AutoencoderKL,  # trained in place; at the end it has the scale factor of its own latents
     pictures: np.ndarray,  # n h w c uint8, of the size that the VAE was made for
-    steps: int = 3500,
+    steps: int = 4500,
     batch: int = 16,
     fit: Callable = training.fit,
     **options,  # of `fit`
@@ -115,7 +115,7 @@ def train_unet(
     latents: Tensor,  # n c h w, scaled: encoded once, before training
     text: Tensor,  # n l d, the encoded captions
     empty: Tensor,  # 1 l d, the encoded empty prompt
-    steps: int = 5000,
+    steps: int = 7000,
     batch: int = 32,
     drop: float = 0.1,  # how often a caption is dropped
     schedule: Schedule = STABLE_DIFFUSION,

@@ -102,7 +102,7 @@ def test_the_command_takes_the_size_of_a_batch(tmp_path, small_world, monkeypatc
     assert sizes == [5, 5]
 
 
-@pytest.mark.parametrize(("part", "steps", "batch"), [("clip", 2500, 96), ("unet", 5000, 32), ("judge", 2500, 64)])
+@pytest.mark.parametrize(("part", "steps", "batch"), [("clip", 4000, 96), ("unet", 7000, 32), ("judge", 2500, 64)])
 def test_a_recipe_has_its_usual_numbers(part, steps, batch):
     assert (train.usual(part, "steps"), train.usual(part, "batch")) == (steps, batch)
 
