@@ -299,6 +299,7 @@ POSTERIOR = {
     "halves swapped": (lambda m, e: split(m)[1] + (split(m)[0] / 2).exp() * e, "swapped"),
     "even and odd": (lambda m, e: m[:, ::2] + (m[:, 1::2] / 2).exp() * e, "channels 0 to 3"),
     "root of a logarithm": (lambda m, e: split(m)[0] + split(m)[1].sqrt() * e, "has no root then"),
+    "nothing but NaNs": (lambda m, e: e / 0 * 0, "there are NaNs"),
     "all times sigma": (lambda m, e: (split(m)[0] + e) * (split(m)[1] / 2).exp(), "only the noise"),
     "no mean": (lambda m, e: (split(m)[1] / 2).exp() * e, "add the noise to mu"),
     "no eps": (lambda m, e: split(m)[0] + (split(m)[1] / 2).exp(), "multiply sigma by eps"),
