@@ -14,7 +14,7 @@ from sdlearn import judging, parts, scenes
 from sdlearn.tools import sources
 
 
-@pytest.mark.parametrize("name", ["cost", "judges", "loop", "measured", "page", "survey", "widgets"])
+@pytest.mark.parametrize("name", ["cost", "emoji", "judges", "loop", "measured", "page", "survey", "widgets"])
 def test_every_benchmark_can_be_imported(name):
     import_module(f"benchmarks.{name}")
 
