@@ -414,6 +414,7 @@ ALLS = {
     "eps_empty is missing": lambda e, parts, s: s * sum(x - e for x in parts),
     "their average": lambda e, parts, s: e + s * sum(x - e for x in parts) / len(parts),
     "not once from their sum": lambda e, parts, s: e + s * (sum(parts) - e),
+    "before you add it": lambda e, parts, s: e + s * sum(parts),
     "only the first": lambda e, parts, s: e + s * (parts[0] - e),
     "only the last": lambda e, parts, s: e + s * (parts[-1] - e),
     "wanted once": lambda e, parts, s: sum(e + s * (x - e) for x in parts),

@@ -310,6 +310,9 @@ FRECHETS = {
     "add up the roots": frechet(root=lambda a, b: torch.linalg.eigvals(a @ b).real.sum()),
     "no root at the end": frechet(end=torch.sqrt),
     "divides by b - 1": frechet(correction=0),
+    "fewer points than features: there are NaNs": frechet(
+        root=lambda a, b: torch.linalg.eigvals(a @ b).real.sqrt().sum()
+    ),
     "take `.real`": frechet(root=lambda a, b: torch.linalg.eigvals(a @ b).sqrt().sum()),
 }
 
@@ -325,10 +328,17 @@ def kernel(k=lambda x, y: (x @ y.T / x.shape[1] + 1) ** 3, mean=None, factor=-2,
     return lambda one, other: end(mean(k(one, one)) + mean(k(other, other)) + factor * k(one, other).mean())
 
 
+def off_diagonal(one, other):
+    """How far the mean between two sets moves if its diagonal is left out."""
+    between = (one @ other.T / one.shape[1] + 1) ** 3
+    return between.mean() - (between.sum() - between.trace()) / (between.numel() - min(between.shape))
+
+
 KERNELS = {
     "8.3 ok": kernel(),
     "3 ok": kernel_distance,
     "with itself": kernel(mean=torch.mean),
+    "not out of the mean between": lambda one, other: kernel()(one, other) + 2 * off_diagonal(one, other),
     "b (b - 1) pairs": kernel(mean=lambda x: (x.sum() - x.trace()) / len(x) ** 2),
     "counts twice": kernel(factor=-1),
     "is subtracted": kernel(factor=2),

@@ -291,6 +291,7 @@ WRONG = [
     (checks.check_new_vector, lambda t, k, e: t.mean(0) + t.std(0) * e, "not over the whole table"),
     (checks.check_new_vector, lambda t, k, e: t[k].mean(0) + t.std(0) * e, "standard deviation too"),
     (checks.check_new_vector, lambda t, k, e: t[k].mean(1) + t[k].std(1) * e, "axis 0"),
+    (checks.check_new_vector, lambda t, k, e: t[k].mean() + t[k].std() * e, "one mean and one standard deviation"),
     (checks.check_new_vector, lambda t, k, e: t[k].mean(0) + t[k].var(0) * e, "variance"),
     (checks.check_new_vector, lambda t, k, e: t[k], "wanted shape (5,)"),
     (checks.check_new_vector, lambda t, e, k: new_vector(t, k, e), "they come as (table, like, eps)"),

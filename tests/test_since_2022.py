@@ -423,6 +423,10 @@ def crossed(q, k, v, q_text, k_text, v_text):
     return attention(q, k_text, v_text)[0], attention(q_text, k, v)[0]
 
 
+def whole_answer(q, k, v, q_text, k_text, v_text):
+    return attention(torch.cat([q, q_text], 1), torch.cat([k, k_text], 1), torch.cat([v, v_text], 1))
+
+
 def half_joint(q, k, v, q_text, k_text, v_text):
     return my_joint(q, k, v, q_text, k_text, v_text)[0], attention(q_text, k_text, v_text)[0]
 
@@ -456,10 +460,12 @@ MISTAKES = [
     (checks.check_bend, lambda p: torch.stack([my_bend(x[:, None]) for x in p.unbind(1)]), "add up over them too"),
     (checks.check_bend, lambda p: sum(my_bend(p[:, [i]]) for i in range(3)) / 3, "add up first"),
     (checks.check_bend, one_distance_for_all, "its own distance"),
+    (checks.check_bend, lambda p: my_bend(p.flatten(1, 2)[:, None]), "not one for all paths at once"),
     (checks.check_modulate, lambda x, m, s: F.layer_norm(x, x.shape[-1:]) * s[:, None] + m[:, None], "1 + scale"),
     (checks.check_modulate, lambda x, m, s: x * (1 + s[:, None]) + m[:, None], "normalised first"),
     (checks.check_modulate, lambda x, m, s: my_modulate(x, s, m), "the wrong way round"),
     (checks.check_modulate, lambda x, m, s: F.layer_norm(x, x.shape[-1:]) * (1 + s) + m, "b 1 d"),
+    (checks.check_joint_attention, whole_answer, "returns the result and the weights"),
     (checks.check_joint_attention, alone, "attends to itself alone"),
     (checks.check_joint_attention, crossed, "that is cross-attention"),
     (checks.check_joint_attention, half_joint, "the text asks only itself"),

@@ -154,6 +154,7 @@ def check_all_of(
             "eps_empty is missing: all the differences are added to it": 4 * sum(gaps),
             "each difference counts `guidance_scale` times: that is their average": empty + 4 * sum(gaps) / n,
             "subtract eps_empty from each prediction, not once from their sum": empty + 4 * (sum(parts) - empty),
+            "subtract eps_empty from each prediction before you add it": empty + 4 * sum(parts),
             "only the first prompt is heard": empty + 4 * gaps[0],
             "only the last prompt is heard": empty + 4 * gaps[-1],
             "eps_empty is in it once for each prompt: it is wanted once": sum(empty + 4 * gap for gap in gaps),

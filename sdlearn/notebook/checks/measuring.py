@@ -84,6 +84,10 @@ def check_frechet(
     }
     yield ask(my_frechet, lambda got: compare(got, want, wrong, atol=1e-4), one=one, other=other)
     yield ask(my_frechet, lambda got: compare(got, torch.tensor(0.0), atol=1e-3), one=one, other=one + 0.0)
+    few, fewer = torch.randn(2, 4, 12, generator=generator)  # fewer points than features: by rounding, roots of < 0
+    want = measuring.frechet_distance(few, fewer)
+    hint = ask(my_frechet, lambda got: compare(got, want, atol=0.05), one=few, other=fewer)
+    yield hint and f"with fewer points than features: {hint}"
 
 
 @exercise("8.3")
@@ -99,6 +103,9 @@ def check_kernel(
     (a, b), between = (mean_of_others(kernel(x, x)) for x in (one, other)), kernel(one, other).mean()
     wrong = {
         "each point is compared with itself, too: leave the diagonal out of the two means within": biased,
+        "leave the diagonal out of the means within only, not out of the mean between": a
+        + b
+        - 2 * (kernel(one, other).sum() - kernel(one, other).trace()) / (7 * 5 - 5),
         "without the diagonal there are b (b - 1) pairs: divide by that, not by b b": a * 6 / 7
         + b * 4 / 5
         - 2 * between,

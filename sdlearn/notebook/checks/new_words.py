@@ -28,6 +28,7 @@ def check_new_vector(
         "the mean too is that of the rows `like`": table.mean(0) + spread * eps,
         "mean and standard deviation over the rows: axis 0": rows.mean(1) + rows.std(1) * eps,
         "one standard deviation for each of the d numbers: axis 0": mean + rows.std() * eps,
+        "one mean and one standard deviation for each of the d numbers: axis 0": rows.mean() + rows.std() * eps,
         "that is the variance: take its root": mean + spread**2 * eps,
         "eps is added, not subtracted": mean - spread * eps,
         "that starts on one of the words: start at their mean": rows[0] + spread * eps,

@@ -124,6 +124,11 @@ def check_bend(
         "one number for all pictures: add up over them too": length / far,
         "that is how long the paths are: divide by the straight lines": length.sum(),
         "each path has its own distance between its ends": length.sum() / whole.norm(),
+        "a length for each step of each path, then their sum: not one for all paths at once": path.diff(dim=0)
+        .flatten(1)
+        .norm(dim=1)
+        .sum()
+        / whole.norm(),
         "one distance for each picture, then their sum": step.transpose(1, 2).flatten(1).norm(dim=0).sum()
         / whole.norm(),
         "a distance is taken over channels, height and width at once": each.sum()
@@ -171,6 +176,8 @@ def check_joint_attention(
         if not isinstance(got, tuple | list) or len(got) != 2:
             yield compare(None, q) if got is None else "wanted two things: `return picture, text`"
         pair = [plain(x) for x in got]
+        if [getattr(x, "ndim", None) for x in pair] == [3, 4]:
+            yield "`attention` returns the result and the weights: split the result, at the picture's end"
         keys, values = torch.cat([k, k_text], 1), torch.cat([v, v_text], 1)
         joined, _ = attention(torch.cat([q, q_text], 1), keys, values)
         turned, _ = attention(torch.cat([q_text, q], 1), keys, values)
