@@ -2,6 +2,7 @@
 
 import multiprocessing
 import time
+from functools import partial
 from inspect import signature
 from pathlib import Path
 
@@ -19,11 +20,13 @@ from sdlearn.recipes import train_clip, train_unet, train_vae
 from sdlearn.sampling import denoise
 from sdlearn.tools.runs import best_precision, fit
 from sdlearn.tools.saving import text_encoder_of
+from sdlearn.tools.train import WIDTHS
 from sdlearn.unet import diffusion_loss, new_unet
 from sdlearn.vae import new_vae, vae_loss
 
 PLOTS = Path("../runs/bench")
 TRAINED = {64: 194_000 + 515_000 + 225_000, 32: 237_000}  # v1-4's card: steps of v1-1, v1-2, v1-4 by size of latents
+TRAININGS = {"CLIP": train_clip, "VAE": train_vae, "U-Net": train_unet}
 BATCH, GPU_HOURS = 2048, 150_000  # of the card, on A100
 A100 = 312e12  # operations a second in half precision, by its maker
 
@@ -88,18 +91,22 @@ def gpu_hours(found: dict[str, int]) -> None:
     print(f"Published: {GPU_HOURS:,}. If all went into these steps, {100 * hours[1.0] / GPU_HOURS:.0f} % was reached.")
 
 
-def training_runs(batches: dict[str, int], precision: str) -> dict:
-    """Five steps of each part's training, as `sdlearn-train` does them."""
-    pictures, captions, _ = scenes.sample(96, seed=1)
-    tokenizer = new_tokenizer(captions)
-    clip, vae, unet = new_clip(tokenizer), new_vae(), new_unet()
+def training_runs(batches: dict[str, int], precision: str, size: int = 64) -> dict:
+    """Five steps of each part's training, as `sdlearn-train` does them, and one pass forwards."""
+    pictures, captions, _ = scenes.sample(96, seed=1, size=size)
+    tokenizer, (vae_widths, unet_widths), side = new_tokenizer(captions), WIDTHS[size], size // 8
+    clip, vae, unet = (
+        new_clip(tokenizer, size=size),
+        new_vae(size, widths=vae_widths),
+        new_unet(side, widths=unet_widths),
+    )
     tokens, x = tokenize(tokenizer, captions), scenes.to_tensor(pictures)
     n = batches["U-Net"]
-    inputs = list(unet_inputs(n, 8, 128, 24).values())
+    inputs = list(unet_inputs(n, side, 128, 24).values())
     examples = {
         "CLIP": (clip, clip_loss, (x[: batches["CLIP"]], tokens[: batches["CLIP"]])),
-        "VAE": (vae, vae_loss, (x[: batches["VAE"]], torch.randn(batches["VAE"], 4, 8, 8))),
-        "U-Net": (unet, diffusion_loss, (inputs[0], inputs[1], torch.randn(n, 4, 8, 8), inputs[2])),
+        "VAE": (vae, vae_loss, (x[: batches["VAE"]], torch.randn(batches["VAE"], 4, side, side))),
+        "U-Net": (unet, diffusion_loss, (inputs[0], inputs[1], torch.randn(n, 4, side, side), inputs[2])),
     }
     return {
         name: (
@@ -115,12 +122,10 @@ def training_runs(batches: dict[str, int], precision: str) -> dict:
 def shares() -> None:
     """How much of the processor's own matrix rate training and sampling reach, each in its own kind of number."""
     rows, rates = [], {}
-    trainings = {"CLIP": train_clip, "VAE": train_vae, "U-Net": train_unet}
-    usual = {name: signature(train).parameters["batch"].default for name, train in trainings.items()}
     for precision in dict.fromkeys(("no", best_precision())):
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         rates[dtype] = matrix_rate("cpu", dtype)
-        for name, (steps, forward) in training_runs(usual, precision).items():
+        for name, (steps, forward) in training_runs(usual("batch"), precision).items():
             work, seconds = 3 * operations(forward), in_turn({name: steps}, 3)[name] / 5
             rows.append([f"training, {name}", dtype, seconds, work / seconds / rates[dtype]])
     unet, inputs = new_unet().eval(), unet_inputs(2, 8, 128, 24)
@@ -130,6 +135,37 @@ def shares() -> None:
     print("\n## Of the matrix rate:", *(f"{rate / 1e9:.0f} 10^9 a second in {dtype};" for dtype, rate in rates.items()))
     cells = [[name, dtype, f"{seconds:.3f}", f"{100 * share:.0f} %"] for name, dtype, seconds, share in rows]
     print("\n" + table(cells, ["what", "numbers", "s a step", "of the rate"]))
+
+
+def usual(name: str) -> dict[str, int]:
+    """What the recipe of each part does by default, for its "steps" or "batch"."""
+    return {part: signature(train).parameters[name].default for part, train in TRAININGS.items()}
+
+
+@torch.no_grad()
+def sizes() -> None:
+    """What `sdlearn-train --size` costs: operations for all sizes, times for those that a CPU can train."""
+    steps, batches, rows = usual("steps"), usual("batch"), []
+    for size, (vae_widths, unet_widths) in WIDTHS.items():
+        side, runs = size // 8, training_runs(batches, best_precision(), size)
+        work = sum(3 * steps[part] * operations(forward) for part, (_, forward) in runs.items())
+        with torch.device("meta"):
+            unet, decoder = new_unet(side, widths=unet_widths), new_vae(size, widths=vae_widths).decoder
+        inputs = unet_inputs(1, side, 128, 24, "meta")
+        picture = 60 * operations(partial(unet, **inputs)) + operations(partial(decoder, inputs["sample"]))
+        row = [size, f"{unet.num_parameters() / 1e6:.1f} M", f"{picture / 1e9:.0f}", f"{work / 1e12:.0f}"]
+        for part, (five, _) in runs.items():
+            with torch.enable_grad():
+                row.append(f"{in_turn({part: five}, 3)[part] / 5:.3f}" if size < 128 else "-")
+        rows.append(row)
+    heads = [
+        "pixels",
+        "U-Net",
+        "10^9 operations: a picture",
+        "10^12: a training",
+        *(f"s a step: {part}" for part in steps),
+    ]
+    print("\n## By size\n\n" + table(rows, heads))
 
 
 def one_case(case: dict, pipe) -> None:
@@ -179,4 +215,5 @@ def growth() -> None:
 if __name__ == "__main__":
     gpu_hours(counted()["v1-4"])
     shares()
+    sizes()
     growth()
