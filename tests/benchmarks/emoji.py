@@ -100,7 +100,7 @@ def main(
     n: int = 512,  # pictures of each kind
     steps: int = 30,  # DDIM steps
     guidance: float = 4.0,  # guidance scale
-    sheet: Path | None = None,  # also save 64 painted pictures of held-out captions, each left of the one held out
+    sheet: Path | None = None,  # also save 64 painted pictures of held-out captions
 ):
     """How often a picture has the designer and the thing that were asked for."""
     source, made = sources.load(model), hub.load_from(model, str(model), "cpu")
@@ -132,5 +132,5 @@ def main(
             row = questions(lambda x: net(x).logits, thing_of, shown, thing, designer, drawings)
             print(f"{f'{what}, {kind}':<24}" + "".join(f"{figure:>10.1f}" for figure in row))
     if sheet:
-        beside = scenes.to_pictures(torch.cat([painted, real], 3)[:64])
-        labelled(beside, [caption.replace(BY, ", ") for caption in chosen[:64]], columns=8, side=128).save(sheet)
+        shown = scenes.to_pictures(painted[:64])
+        labelled(shown, [caption.replace(BY, ", ") for caption in chosen[:64]], columns=8, side=128).save(sheet)
