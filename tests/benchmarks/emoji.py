@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from fastcore.script import call_parse
+from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import ResNetConfig, ResNetForImageClassification
@@ -132,5 +133,5 @@ def main(
             row = questions(lambda x: net(x).logits, thing_of, shown, thing, designer, drawings)
             print(f"{f'{what}, {kind}':<24}" + "".join(f"{figure:>10.1f}" for figure in row))
     if sheet:
-        shown = scenes.to_pictures(painted[:64])
+        shown = [Image.fromarray(picture) for picture in scenes.to_pictures(painted[:64])]
         labelled(shown, [caption.replace(BY, ", ") for caption in chosen[:64]], columns=8, side=128).save(sheet)
