@@ -1,4 +1,4 @@
-"""Make a folder of captioned pictures that nobody drew for this course: emoji, each drawn by four hands.
+"""Make a folder of captioned pictures that nobody drew for this course: emoji, each by four designers.
 
     npm pack @iconify-json/fluent-emoji-flat@1.2.6 @iconify-json/noto@1.2.9 @iconify-json/twemoji@1.2.5 \
         @iconify-json/openmoji@1.2.29 emojibase-data@17.0.0
@@ -16,7 +16,7 @@ from fastcore.script import call_parse
 from resvg_py import svg_to_bytes
 from tqdm import tqdm
 
-HANDS = {"fluent": "fluent-emoji-flat", "noto": "noto", "twemoji": "twemoji", "openmoji": "openmoji"}
+DESIGNERS = {"fluent": "fluent-emoji-flat", "noto": "noto", "twemoji": "twemoji", "openmoji": "openmoji"}
 FLAGS = 9  # a group of emoji, and those without a group are parts of others
 
 
@@ -27,7 +27,7 @@ def unpacked(archive: Path, file: str) -> dict:
 
 
 def drawings(archive: Path) -> dict[str, str]:  # code points, "1f434" -> SVG
-    """Every emoji of one hand."""
+    """Every emoji of one designer."""
     icons, names = unpacked(archive, "icons.json"), unpacked(archive, "chars.json")
     width, height = icons["width"], icons["height"]
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">'
@@ -41,8 +41,8 @@ def main(
     out: Path,  # the folder to make
     size: int = 128,  # pixels a side
 ):
-    """Draw every emoji that all four hands have, flags and skin tones left out."""
-    found = {hand: drawings(next(archives.glob(f"*{pack}-*.tgz"))) for hand, pack in HANDS.items()}
+    """Draw every emoji that all four designers have drawn, flags and skin tones left out."""
+    found = {designer: drawings(next(archives.glob(f"*{pack}-*.tgz"))) for designer, pack in DESIGNERS.items()}
     listed = unpacked(next(archives.glob("*emojibase-data-*.tgz")), "en/data.json")
     out.mkdir(parents=True)
     with (out / "metadata.jsonl").open("w", encoding="utf-8") as table:
@@ -50,7 +50,7 @@ def main(
             code = emoji["hexcode"].lower().replace("-fe0f", "")
             if emoji.get("group") in (None, FLAGS) or not all(code in drawn for drawn in found.values()):
                 continue
-            for hand, drawn in found.items():
-                name, text = f"{code}-{hand}.png", f"{emoji['label']}, drawn by {hand}"
+            for designer, drawn in found.items():
+                name, text = f"{code}-{designer}.png", f"{emoji['label']}, drawn by {designer}"
                 (out / name).write_bytes(bytes(svg_to_bytes(svg_string=drawn[code], width=size, height=size)))
                 table.write(json.dumps({"file_name": name, "text": text}) + "\n")
