@@ -95,7 +95,7 @@ def inside(
 ) -> Tensor:  # b, True where a point lies inside
     """Whether each point is as near to some known one as that one's k-th neighbour is (arXiv 1904.06991, eq. 1).
 
-    Precision is the fraction of painted points inside the real ones, recall that of real points inside the painted.
+    Precision is the fraction of generated points inside the real ones, recall that of real points inside the generated.
     """
     check_shape(known, "known", "n", points.shape[-1])
     reach = distances(known, known).kthvalue(k + 1).values  # n; the nearest of all is the point itself

@@ -187,9 +187,9 @@ def test_inside_is_what_loops_find():
 
 def test_a_model_that_paints_one_of_two_kinds_has_precision_and_half_the_recall():
     real = torch.cat([cloud(100, 1), cloud(100, 2, mean=60)])
-    painted = cloud(200, 3)
-    assert inside(painted, real).float().mean() > 0.85
-    assert 0.4 < inside(real, painted).float().mean() <= 0.5
+    generated = cloud(200, 3)
+    assert inside(generated, real).float().mean() > 0.85
+    assert 0.4 < inside(real, generated).float().mean() <= 0.5
 
 
 def test_known_points_are_inside_and_far_ones_are_not():

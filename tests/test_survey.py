@@ -81,7 +81,7 @@ def test_the_command_prints_and_writes_every_figure(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(survey, "STEPS", (2,))
     survey.main(n=2, json=tmp_path / "figures.json")
     figures, out = json.loads((tmp_path / "figures.json").read_text()), capsys.readouterr().out
-    assert set(figures["kernel distance to real"]) == {"real", "through the VAE", "painted"}
+    assert set(figures["kernel distance to real"]) == {"real", "through the VAE", "generated"}
     settings = {"guidance 0", "guidance 4", "2 steps", "15 of DPM-Solver++"}
     rows = {f"{setting}, {kind}" for setting in settings for kind in ("seen", "validation")}
     assert rows <= set(figures) and all({*scenes.WORDS, "all", "low", "high"} >= set(figures[row]) for row in rows)
@@ -90,10 +90,10 @@ def test_the_command_prints_and_writes_every_figure(tmp_path, monkeypatch, capsy
 
 def test_the_closest_pairs_are_found_and_shown_over_one_another():
     pictures = scenes.sample(40, seed=3)[0]
-    painted = scenes.to_tensor(pictures[[7, 30]])  # two that were learned by heart
+    generated = scenes.to_tensor(pictures[[7, 30]])  # two that were learned by heart
     pairs = survey.closest(survey.flat(pictures[[7, 30]]), survey.flat(pictures), 2)
     assert {(one, other) for _, one, other in pairs} == {(0, 7), (1, 30)}
-    shown, labels = survey.tail(parts.load_clip(), painted, pictures, k=2)
+    shown, labels = survey.tail(parts.load_clip(), generated, pictures, k=2)
     assert labels == ["pixels 0.000"] * 2 + ["training"] * 2 + ["CLIP 0.000"] * 2 + ["training"] * 2
     assert shown[0] == shown[2] and shown[5] == shown[7]
     one, other = survey.flat(np.zeros((1, 8, 8, 3), np.uint8)), survey.flat(np.full((1, 8, 8, 3), 51, np.uint8))

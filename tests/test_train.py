@@ -228,7 +228,7 @@ def test_a_folder_of_ones_own_makes_a_pipeline_too(tmp_path, monkeypatch, capsys
     assert Image.open(out / "progress.png").size == (1300, 440)
     measure.main(model=str(out), n=8, steps=1, json=tmp_path / "figures.json")
     figures = json.loads((tmp_path / "figures.json").read_text())
-    assert set(figures) == {"real, seen", "painted, seen", "real, held out", "painted, held out"}
+    assert set(figures) == {"real, seen", "generated, seen", "real, held out", "generated, held out"}
     assert figures["real, held out"]["captions"] == 3 and figures["real, seen"]["psnr"] > 5
     with pytest.raises(CliError, match="--test is for models of the course's scenes"):
         measure.main(model=str(out), n=8, steps=1, test=True)

@@ -59,7 +59,7 @@ def known_words(
 
 
 def draw(
-    prompt: str,  # what to paint; empty: anything
+    prompt: str,  # what to draw; empty: anything
     negative: str = "",  # what to steer away from
     n: int = 1,  # pictures, side by side
     seed: int = 0,  # of the noise
@@ -69,7 +69,7 @@ def draw(
     model: str | parts.Parts = "mini",  # "mini", a directory, a name on the hub, or parts already loaded
     watch: Callable[[Image.Image], None] | None = None,  # called with the pictures after each step
 ) -> Image.Image:  # the pictures in a row
-    """Paint a prompt; a word that the model has never seen, or a prompt that is too long, gets a warning.
+    """Draw a prompt; a word that the model has never seen, or a prompt that is too long, gets a warning.
 
     Raises ValueError, OSError or MemoryError for settings that cannot work; the message says what is allowed.
     """
@@ -105,7 +105,7 @@ def labelled(pictures: Sequence[Image.Image], labels: Sequence[str], columns: in
 
 
 def grid_of(over: str, prompt: str, model: str = "mini", **settings: Any) -> Image.Image:
-    """Paint a prompt with one setting varied, such as "guidance=0,2,4,8", each picture labelled with its value.
+    """Draw a prompt with one setting varied, such as "guidance=0,2,4,8", each picture labelled with its value.
 
     Raises ValueError for a name that is no setting or values that do not fit it, and whatever `draw` raises.
     """
@@ -141,7 +141,7 @@ def save_film(frames: list[Image.Image], out: Path, kind: str) -> None:
 
 @call_parse
 def main(
-    prompt: str,  # what to paint, in quotes
+    prompt: str,  # what to draw, in quotes
     negative: str = "",  # what to steer away from
     n: int = 1,  # pictures, side by side
     seed: int = 0,  # for the noise: the same seed gives the same picture
@@ -153,7 +153,7 @@ def main(
     film: Path | None = None,  # also write an animated GIF or WebP of the picture taking shape
     out: Path = Path("picture.png"),  # where to write the picture: a PNG, JPEG or WebP, by its ending
 ):
-    """Paint a prompt, write the picture and print its path."""
+    """Draw a prompt, write the picture and print its path."""
     settings: dict[str, Any] = {"negative": negative, "n": n, "seed": seed, "steps": steps, "guidance": guidance}
     settings |= {"scheduler": scheduler, "model": model}
     frames: list[Image.Image] = []

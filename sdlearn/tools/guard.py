@@ -14,7 +14,7 @@ if "--debug" in sys.argv[1 : [*sys.argv, "--"].index("--")]:  # here, since each
     sys.argv.remove("--debug")
     os.environ["SDLEARN_DEBUG"] = "1"
 if sys.argv[1:2] == [""]:
-    # fastcore drops an empty first word, but not behind "--": draw paints anything then, and train trains nothing
+    # fastcore drops an empty first word, but not behind "--": draw draws anything then, and train trains nothing
     sys.argv[1:] = [*sys.argv[2:], "--", ""]
 
 

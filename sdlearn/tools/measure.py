@@ -36,7 +36,7 @@ def famous() -> list[str]:
     return [scenes.caption(astronaut | dict(zip(("style", "colour", "place"), x, strict=True))) for x in said]
 
 
-def paint(
+def generate(
     model: parts.Parts,
     captions: list[str],
     seed: int = 0,
@@ -46,8 +46,8 @@ def paint(
 ) -> Tensor:  # b c h w, -1 .. 1
     """A picture for each caption."""
     starts = progress(range(0, len(captions), batch))
-    painted = [text_to_image(model, captions[i : i + batch], seed=seed + i, **settings).cpu() for i in starts]
-    return torch.cat(painted)
+    generated = [text_to_image(model, captions[i : i + batch], seed=seed + i, **settings).cpu() for i in starts]
+    return torch.cat(generated)
 
 
 def faithfulness(
@@ -69,7 +69,7 @@ def report(
     progress: Callable[[Iterable], Iterable] = iter,  # wraps the batches
     **settings,  # of `text_to_image`
 ) -> list[dict[str, dict[str, float]]]:  # for each judge: what was judged -> as from `faithfulness`
-    """Judge real scenes, the same after the VAE, and painted captions: each kind of pair, and the famous one.
+    """Judge real scenes, the same after the VAE, and generated captions: each kind of pair, and the famous one.
 
     All pictures are scaled to the size that the judges know. Raises ValueError for a model with larger pictures
     than the course trains.
@@ -91,8 +91,8 @@ def report(
         judged(f"real, {kind}", real, attributes)
         judged(f"through the VAE, {kind}", through, attributes, psnr=psnr(through, real))
     for kind, captions in asked.items():
-        pictures = paint(model, captions, seed, progress=progress, **settings)
-        judged(f"painted, {kind}", pictures, [named(caption) for caption in captions])
+        pictures = generate(model, captions, seed, progress=progress, **settings)
+        judged(f"generated, {kind}", pictures, [named(caption) for caption in captions])
     return found
 
 
@@ -130,7 +130,7 @@ def own_report(
     progress: Callable[[Iterable], Iterable] = iter,  # wraps the batches
     **settings,  # of `text_to_image`
 ) -> dict[str, dict[str, float]]:  # kind of picture -> figures
-    """Without a judge: what the model's own CLIP says of the folder's pictures and of painted ones.
+    """Without a judge: what the model's own CLIP says of the folder's pictures and of generated ones.
 
     "score" is 100 times the cosine of picture and caption (arXiv 2104.08718), "wrong" that of a picture and
     another one's caption, "found" the percentage of pictures that lie nearest to their own caption among all.
@@ -145,7 +145,7 @@ def own_report(
         through = decode(model.vae, encode(model.vae, real)).cpu()
         tokens = tokenize(model.tokenizer, asked)
         text = embed_text(clip, tokens)
-        for what, shown in (("real", real), ("painted", paint(model, asked, seed, progress=progress, **settings))):
+        for what, shown in (("real", real), ("generated", generate(model, asked, seed, progress=progress, **settings))):
             cosines = embed_pictures(clip, shown) @ text.T
             right, wrong = cosines.diag().mean(), cosines.roll(1, 1).diag().mean()
             row = {"score": 100 * float(right), "wrong": 100 * float(wrong)}

@@ -101,7 +101,7 @@ def main(
     n: int = 512,  # pictures of each kind
     steps: int = 30,  # DDIM steps
     guidance: float = 4.0,  # guidance scale
-    sheet: Path | None = None,  # also save 64 painted pictures of held-out captions
+    sheet: Path | None = None,  # also save 64 generated pictures of held-out captions
 ):
     """How often a picture has the designer and the thing that were asked for."""
     source, made = sources.load(model), hub.load_from(model, str(model), "cpu")
@@ -128,10 +128,10 @@ def main(
         thing, designer = torch.tensor([numbers[caption] for caption in chosen]).T
         real = drawings[thing, designer] / 127.5 - 1
         through = decode(made.vae, encode(made.vae, real))
-        painted = measure.paint(made, chosen, progress=tqdm, guidance_scale=guidance, steps=steps)
-        for what, shown in {"real": real, "through the VAE": through, "painted": painted}.items():
+        generated = measure.generate(made, chosen, progress=tqdm, guidance_scale=guidance, steps=steps)
+        for what, shown in {"real": real, "through the VAE": through, "generated": generated}.items():
             row = questions(lambda x: net(x).logits, thing_of, shown, thing, designer, drawings)
             print(f"{f'{what}, {kind}':<24}" + "".join(f"{figure:>10.1f}" for figure in row))
     if sheet:
-        shown = [Image.fromarray(picture) for picture in scenes.to_pictures(painted[:64])]
+        shown = [Image.fromarray(picture) for picture in scenes.to_pictures(generated[:64])]
         labelled(shown, [caption.replace(BY, ", ") for caption in chosen[:64]], columns=8, side=128).save(sheet)

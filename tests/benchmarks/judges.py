@@ -71,7 +71,7 @@ def main(
     n: int = 512,  # pictures of each kind
     test: bool = False,  # also the test pairs, as for `sdlearn-measure`
 ):
-    """How often either judge sees what was asked for: in real scenes, in these through the VAE, in painted ones."""
+    """How often either judge sees what was asked for: in real scenes, in these through the VAE, in generated ones."""
     judges = {"the shipped judge": parts.load_judge(), "the other judge": trained()}
     pairs = measure.PAIRS | ({"test": TEST} if test else {})
     found = measure.report(parts.load(model, "cpu"), [*judges.values()], n, 0, pairs, tqdm)

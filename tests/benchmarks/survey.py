@@ -25,7 +25,7 @@ from sdlearn.scenes import to_pictures
 from sdlearn.tools import hub, sources
 from sdlearn.tools.draw import labelled
 from sdlearn.tools.guard import one_line
-from sdlearn.tools.measure import PAIRS, faithfulness, paint, table
+from sdlearn.tools.measure import PAIRS, faithfulness, generate, table
 from sdlearn.tools.saving import check_file, save_json, whole_file
 from sdlearn.vae import decode, encode
 
@@ -66,21 +66,21 @@ def closest(ours: Tensor, known: Tensor, k: int) -> list[tuple[float, int, int]]
 
 def tail(
     clip,
-    painted: Tensor,  # b c h w, -1 .. 1
+    generated: Tensor,  # b c h w, -1 .. 1
     training: np.ndarray,  # n h w c uint8
     k: int = 8,
 ) -> tuple[list[Image.Image], list[str]]:  # 4k pictures, and a label for each
-    """The k painted pictures that are closest to a training picture, by pixels, then by CLIP, each over its nearest.
+    """The k generated pictures that are closest to a training picture, by pixels, then by CLIP, each over its nearest.
 
     A mean would hide them: whether anything was learned by heart, one sees here.
     """
     shown, labels = [], []
     for name, (ours, known) in {
-        "pixels": (flat(to_pictures(painted)), flat(training)),
-        "CLIP": (features(clip, painted), points_of(clip, training)),
+        "pixels": (flat(to_pictures(generated)), flat(training)),
+        "CLIP": (features(clip, generated), points_of(clip, training)),
     }.items():
         pairs = closest(ours, known, k)
-        shown += [*to_pictures(painted[[i for _, i, _ in pairs]]), *training[[j for _, _, j in pairs]]]
+        shown += [*to_pictures(generated[[i for _, i, _ in pairs]]), *training[[j for _, _, j in pairs]]]
         labels += [f"{name} {distance:.3f}" for distance, _, _ in pairs] + ["training"] * k
     return [Image.fromarray(picture) for picture in shown], labels
 
@@ -135,17 +135,17 @@ def likeness(
     known: Tensor,  # m d, the training pictures as points
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> dict[str, dict[str, float]]:  # figure -> kind of picture -> value
-    """Variety, novelty and likeness: each for painted pictures, beside the same for real ones."""
+    """Variety, novelty and likeness: each for generated pictures, beside the same for real ones."""
     real = [float(variety(features(clip, scenes_of(prompt, ALIKE, seed)))) for prompt in PROMPTS]
-    painted = [float(variety(features(clip, paint(model, [prompt] * ALIKE, seed)))) for prompt in PROMPTS]
-    alike = {"real": sum(real) / len(real), "painted": sum(painted) / len(painted)}
+    generated = [float(variety(features(clip, generate(model, [prompt] * ALIKE, seed)))) for prompt in PROMPTS]
+    alike = {"real": sum(real) / len(real), "generated": sum(generated) / len(generated)}
     (fresh, captions, _), (other, _, _) = (scenes.sample(n, seed=s + seed) for s in (10_000, 30_000))
     real = scenes.to_tensor(fresh)
     reference = features(clip, scenes.to_tensor(other))  # not among the scenes compared with it
     points = {
         "real": features(clip, real),
         "through the VAE": features(clip, decode(model.vae, encode(model.vae, real)).cpu()),
-        "painted": features(clip, paint(model, captions, seed, progress=progress)),
+        "generated": features(clip, generate(model, captions, seed, progress=progress)),
     }
     distances = {kind: kernel_distance(x, reference) for kind, x in points.items()}
     return {
@@ -171,8 +171,8 @@ def curves(
     found = {}
     for kind, held_out in PAIRS.items():
         _, captions, _ = scenes.sample(n, seed=10_000 + seed, held_out=held_out)
-        for setting, (painter, guidance, steps) in progress(settings.items()):
-            pictures = paint(painter, captions, seed, guidance_scale=guidance, steps=steps)
+        for setting, (chosen, guidance, steps) in progress(settings.items()):
+            pictures = generate(chosen, captions, seed, guidance_scale=guidance, steps=steps)
             found[f"{setting}, {kind}"] = faithfulness(judge, pictures, [named(x) for x in captions])
     return found
 
@@ -193,9 +193,9 @@ def main(
         found, clip, judge = hub.load(model, "cpu"), parts.load_clip(), parts.load_judge()
         training, _ = sources.Scenes().training
         if closest:
-            painted = paint(found, scenes.sample(n, seed=10_000 + seed)[1], seed, progress=tqdm)
+            generated = generate(found, scenes.sample(n, seed=10_000 + seed)[1], seed, progress=tqdm)
             with whole_file(closest) as new:
-                labelled(*tail(clip, painted, training), columns=8).save(new, "PNG")
+                labelled(*tail(clip, generated, training), columns=8).save(new, "PNG")
         figures = likeness(found, clip, n, seed, points_of(clip, training), tqdm)
         for figure, kinds in figures.items():
             print(f"{figure}: " + ", ".join(f"{kind} {value:.3f}" for kind, value in kinds.items()))
