@@ -7,6 +7,7 @@ picture nearer to that designer's drawing than to the three others' of the same 
 
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 import torch
@@ -134,4 +135,5 @@ def main(
             print(f"{f'{what}, {kind}':<24}" + "".join(f"{figure:>10.1f}" for figure in row))
     if sheet:
         shown = [Image.fromarray(picture) for picture in scenes.to_pictures(generated[:64])]
-        labelled(shown, [caption.replace(BY, ", ") for caption in chosen[:64]], columns=8, side=128).save(sheet)
+        named = [f"{shorten(thing, 13, placeholder='..')}, {designer}" for thing, designer in map(halves, chosen[:64])]
+        labelled(shown, named, columns=8, side=128).quantize(128).save(sheet, optimize=True)
