@@ -96,5 +96,6 @@ def test_two_playgrounds_draw_at_once_on_one_model_what_each_was_asked_for(model
     for one, (prompt, negative, seed, guidance, steps, scheduler) in zip(both, asked, strict=True):
         alone = model._replace(scheduler=parts.make_scheduler(scheduler, model.scheduler.config))
         picture = to_pictures(text_to_image(alone, prompt, negative, steps, guidance, seed))[0]
+        assert hasattr(one, "film"), one.note.value
         assert np.abs(one.film.frames[-1].astype(int) - picture).max() <= 1
         assert "by CLIP" not in one.note.value

@@ -139,13 +139,14 @@ class Playground:
                 if stop.is_set():
                     return
                 film = self.make(settings, stop, lambda done: setattr(self.bar, "value", done))
+                advice = "; ".join(advise(self.model.tokenizer, settings.prompt))[:300]  # a tokenizer serves one
             except Stopped:
                 return
             except Exception as error:  # a thread's errors are shown nowhere else
                 self.note.value = widgets.complaint(error)
                 return
         if not stop.is_set():
-            self.put(film, "; ".join(advise(self.model.tokenizer, settings.prompt))[:300])
+            self.put(film, advice)
 
     def put(self, film: Film, advice: str = "") -> None:
         """Put a film on the screen; the picture that was there moves to the left."""
