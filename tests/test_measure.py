@@ -41,9 +41,8 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path, capsys):
     measure.main(n=8, steps=2, json=file)
     out = capsys.readouterr().out
     figures = json.loads(file.read_text())
-    assert {"real, seen", "through the VAE, validation", "generated, seen", "generated, validation", "clip"} <= set(
-        figures
-    )
+    kinds = {"real, seen", "through the VAE, validation", "generated, seen", "generated, validation", "clip"}
+    assert kinds <= set(figures)
     assert "generated, validation" in out
     assert "CLIP finds the caption, seen" in out
 

@@ -139,7 +139,8 @@ class Playground:
                 if stop.is_set():
                     return
                 film = self.make(settings, stop, lambda done: setattr(self.bar, "value", done))
-                advice = "; ".join(advise(self.model.tokenizer, settings.prompt))[:300]  # a tokenizer serves one
+                # while the lock is held, since another playground may use the same tokenizer
+                advice = "; ".join(advise(self.model.tokenizer, settings.prompt))[:300]
             except Stopped:
                 return
             except Exception as error:  # a thread's errors are shown nowhere else

@@ -3,7 +3,6 @@
 import multiprocessing
 import time
 from functools import partial
-from inspect import signature
 from pathlib import Path
 
 import torch
@@ -16,17 +15,16 @@ from sdlearn.clip import clip_loss, new_clip, new_tokenizer, tokenize
 from sdlearn.measuring import operations
 from sdlearn.notebook import show
 from sdlearn.parts import stable_diffusion_scheduler
-from sdlearn.recipes import train_clip, train_unet, train_vae
 from sdlearn.sampling import denoise
 from sdlearn.tools.runs import best_precision, fit
 from sdlearn.tools.saving import text_encoder_of
-from sdlearn.tools.train import WIDTHS
+from sdlearn.tools.train import WIDTHS, usual
 from sdlearn.unet import diffusion_loss, new_unet
 from sdlearn.vae import new_vae, vae_loss
 
 PLOTS = Path("../runs/bench")
 TRAINED = {64: 194_000 + 515_000 + 225_000, 32: 237_000}  # v1-4's card: steps of v1-1, v1-2, v1-4 by size of latents
-TRAININGS = {"CLIP": train_clip, "VAE": train_vae, "U-Net": train_unet}
+PARTS = {"CLIP": "clip", "VAE": "vae", "U-Net": "unet"}  # as tables have them, as `sdlearn-train` does
 BATCH, GPU_HOURS = 2048, 150_000  # of the card, on A100
 A100 = 312e12  # operations a second in half precision, by its maker
 
@@ -121,11 +119,11 @@ def training_runs(batches: dict[str, int], precision: str, size: int = 64) -> di
 
 def shares() -> None:
     """How much of the processor's own matrix rate training and sampling reach, each in its own kind of number."""
-    rows, rates = [], {}
+    batches, rows, rates = {name: usual(part, "batch") for name, part in PARTS.items()}, [], {}
     for precision in dict.fromkeys(("no", best_precision())):
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         rates[dtype] = matrix_rate("cpu", dtype)
-        for name, (steps, forward) in training_runs(usual("batch"), precision).items():
+        for name, (steps, forward) in training_runs(batches, precision).items():
             work, seconds = 3 * operations(forward), in_turn({name: steps}, 3)[name] / 5
             rows.append([f"training, {name}", dtype, seconds, work / seconds / rates[dtype]])
     unet, inputs = new_unet().eval(), unet_inputs(2, 8, 128, 24)
@@ -137,15 +135,10 @@ def shares() -> None:
     print("\n" + table(cells, ["what", "numbers", "s a step", "of the rate"]))
 
 
-def usual(name: str) -> dict[str, int]:
-    """What the recipe of each part does by default, for its "steps" or "batch"."""
-    return {part: signature(train).parameters[name].default for part, train in TRAININGS.items()}
-
-
-@torch.no_grad()
 def sizes() -> None:
     """What `sdlearn-train --size` costs: operations for all sizes, times for those that a CPU can train."""
-    steps, batches, rows = usual("steps"), usual("batch"), []
+    steps, batches = ({name: usual(part, what) for name, part in PARTS.items()} for what in ("steps", "batch"))
+    rows = []
     for size, (vae_widths, unet_widths) in WIDTHS.items():
         side, runs = size // 8, training_runs(batches, best_precision(), size)
         work = sum(3 * steps[part] * operations(forward) for part, (_, forward) in runs.items())
@@ -155,8 +148,7 @@ def sizes() -> None:
         picture = 60 * operations(partial(unet, **inputs)) + operations(partial(decoder, inputs["sample"]))
         row = [size, f"{unet.num_parameters() / 1e6:.1f} M", f"{picture / 1e9:.0f}", f"{work / 1e12:.0f}"]
         for part, (five, _) in runs.items():
-            with torch.enable_grad():
-                row.append(f"{in_turn({part: five}, 3)[part] / 5:.3f}" if size < 128 else "-")
+            row.append(f"{in_turn({part: five}, 3)[part] / 5:.3f}" if size < 128 else "-")
         rows.append(row)
     heads = [
         "pixels",

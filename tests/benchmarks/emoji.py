@@ -16,8 +16,8 @@ from fastcore.script import call_parse
 from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import ResNetConfig, ResNetForImageClassification
 
+from benchmarks.judges import resnet
 from sdlearn import parts, scenes
 from sdlearn.clip import embed_pictures, embed_text, tokenize
 from sdlearn.recipes import picks
@@ -45,8 +45,7 @@ def classifier(
 ) -> nn.Module:
     """A ResNet that tells classes apart; it shares nothing with the model's CLIP but the pictures."""
     torch.manual_seed(SEED)
-    layers = {"embedding_size": 32, "hidden_sizes": [64, 128, 192], "depths": [2, 2, 2], "layer_type": "basic"}
-    net = ResNetForImageClassification(ResNetConfig(**layers, num_labels=classes))
+    net = resnet(classes)
 
     def examples(g: torch.Generator) -> tuple[Tensor, ...]:
         i = picks(g, len(pictures), batch)

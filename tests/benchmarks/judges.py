@@ -21,13 +21,18 @@ from sdlearn.tools.runs import best_precision, fit
 SEED = 77  # of its scenes, weights and batches
 
 
+def resnet(classes: int) -> ResNetForImageClassification:
+    """A small ResNet with random weights."""
+    layers = {"embedding_size": 32, "hidden_sizes": [64, 128, 192], "depths": [2, 2, 2], "layer_type": "basic"}
+    return ResNetForImageClassification(ResNetConfig(**layers, num_labels=classes))
+
+
 class OtherJudge(nn.Module):
     """As `judging.Judge`, from a picture to one score for each value of each attribute."""
 
     def __init__(self):
         super().__init__()
-        layers = {"embedding_size": 32, "hidden_sizes": [64, 128, 192], "depths": [2, 2, 2], "layer_type": "basic"}
-        self.resnet = ResNetForImageClassification(ResNetConfig(**layers, num_labels=sum(map(len, WORDS.values()))))
+        self.resnet = resnet(sum(map(len, WORDS.values())))
 
     def forward(
         self,
