@@ -120,7 +120,7 @@ def in_two_processes(checkpoint: Path, call: str, *options: str) -> subprocess.C
     script.write_text(
         f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
         f"import accelerate, pathlib, test_runs; test_runs.{call}(pathlib.Path({str(checkpoint)!r}))\n"
-        "print(accelerate.PartialState().num_processes, 'processes')\n"
+        "sys.stdout.write(f'{accelerate.PartialState().num_processes} processes\\n')\n"  # whole, whoever else writes
     )
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # as torchrun would set it, without its warning
