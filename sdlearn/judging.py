@@ -104,7 +104,7 @@ def named(
     }
 
 
-def shares(
+def rates(
     judge: nn.Module,  # a Judge, or another with the same answers
     pictures: Tensor,  # b c h w, -1 .. 1
     wanted: list[dict[str, str]],  # what each should show: from `named`, or a scene's attributes

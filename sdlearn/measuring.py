@@ -15,7 +15,7 @@ from sdlearn.shapes import check_shape
 
 
 def interval(
-    share: float | Tensor,  # any shape, 0 .. 1: fractions of `n` pictures
+    rate: float | Tensor,  # any shape, 0 .. 1: fractions of `n` pictures
     n: int,
     z: float = 1.96,  # standard deviations: 1.96 for 95 times in 100
 ) -> Tensor:  # ... 2, the lower and the upper end, 0 .. 1
@@ -23,7 +23,7 @@ def interval(
 
     (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n) (Wilson 1927, JASA 22).
     """
-    p = torch.as_tensor(share, dtype=torch.float64)
+    p = torch.as_tensor(rate, dtype=torch.float64)
     middle = p + z**2 / (2 * n)
     reach = z * (p * (1 - p) / n + z**2 / (4 * n**2)).sqrt()
     return torch.stack([middle - reach, middle + reach], -1) / (1 + z**2 / n)
@@ -41,7 +41,7 @@ def difference(
     return torch.stack([gap - below, gap + above])
 
 
-def needed(
+def sample_size(
     one: float,  # 0 .. 1, a true rate
     other: float,  # 0 .. 1, another
 ) -> int:  # pictures of each model

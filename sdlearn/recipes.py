@@ -133,7 +133,7 @@ def train_unet(
     return fit(unet, diffusion_loss, examples, steps, lr=1e-3, warmup=100, average=True, **options)
 
 
-def even_times(
+def uniform_times(
     n: int,
     generator: torch.Generator,
 ) -> Tensor:  # n, 0 .. 1, each as likely as any other
@@ -149,7 +149,7 @@ def train_flow(
     steps: int = 3000,
     batch: int = 32,
     drop: float = 0.1,  # how often a caption is dropped
-    times: Callable[[int, torch.Generator], Tensor] = even_times,  # draws the times of a batch
+    times: Callable[[int, torch.Generator], Tensor] = uniform_times,  # draws the times of a batch
     fit: Callable = training.fit,
     **options,  # of `fit`
 ) -> list[float]:  # the loss at each step
@@ -178,7 +178,7 @@ def train_fast(
     """Reflow: train on straight lines between each noise and its own end (arXiv 2209.03003, algorithm 1)."""
 
     def examples(g):
-        i, t = picks(g, len(noise), batch), even_times(batch, g)
+        i, t = picks(g, len(noise), batch), uniform_times(batch, g)
         t[torch.rand(batch, generator=g) < first] = 1.0
         return on_line(ends[i], t, noise[i]), t, noise[i] - ends[i], text[i]
 

@@ -43,7 +43,7 @@ def end_of_line(
     return x_t - t[:, None, None, None] * v
 
 
-def middle_times(
+def logit_normal_times(
     n: int,
     generator: torch.Generator,
 ) -> Tensor:  # n, 0 .. 1, most of them near 1/2

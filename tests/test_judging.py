@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sdlearn import scenes
-from sdlearn.judging import Judge, answers, degrade, judge_loss, shares
+from sdlearn.judging import Judge, answers, degrade, judge_loss, rates
 from sdlearn.parts import load_judge
 from sdlearn.scenes import TEST, VALIDATION, WORDS
 from sdlearn.training import fit
@@ -18,7 +18,7 @@ def judge():
 @pytest.mark.parametrize("held_out", [(), VALIDATION, TEST])
 def test_the_judge_reads_real_scenes_in_all_attributes(judge, held_out):
     pictures, _, attributes = scenes.sample(512, seed=777, held_out=held_out)
-    found = shares(judge, scenes.to_tensor(pictures), attributes)
+    found = rates(judge, scenes.to_tensor(pictures), attributes)
     assert found["all"] >= 0.99
     assert set(found) == {*WORDS, "all"}
 
@@ -26,7 +26,7 @@ def test_the_judge_reads_real_scenes_in_all_attributes(judge, held_out):
 def test_the_judge_sees_what_is_wrong(judge):
     pictures, _, attributes = scenes.sample(64, seed=778)
     other = [scene | {"colour": WORDS["colour"][WORDS["colour"].index(scene["colour"]) - 1]} for scene in attributes]
-    found = shares(judge, scenes.to_tensor(pictures), other)
+    found = rates(judge, scenes.to_tensor(pictures), other)
     assert found["colour"] < 0.05
     assert found["all"] < 0.05
     assert found["mount"] > 0.95
@@ -47,7 +47,7 @@ def test_the_judge_learns_a_tiny_batch_by_heart():
     pictures, _, attributes = scenes.sample(8, seed=0)
     x, y = scenes.to_tensor(pictures), answers(attributes)
     fit(judge, judge_loss, lambda generator: (x, y), steps=60, lr=2e-3, warmup=5)
-    assert shares(judge, x, attributes)["all"] == 1
+    assert rates(judge, x, attributes)["all"] == 1
 
 
 def test_a_truncated_judge_is_named(copy):

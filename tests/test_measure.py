@@ -31,8 +31,8 @@ def test_only_what_the_caption_names_is_judged():
 def test_shares_count_only_what_was_asked():
     pictures, _, attributes = scenes.sample(2, seed=1)
     wanted = [{"mount": attributes[0]["mount"]}, {"subject": "nobody"}]
-    shares = judging.shares(load_judge(), scenes.to_tensor(pictures), wanted)
-    assert shares == {"mount": 1.0, "subject": 0.0, "all": 0.5}
+    rates = judging.rates(load_judge(), scenes.to_tensor(pictures), wanted)
+    assert rates == {"mount": 1.0, "subject": 0.0, "all": 0.5}
 
 
 @pytest.mark.slow

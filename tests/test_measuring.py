@@ -19,8 +19,8 @@ from sdlearn.measuring import (
     interval,
     kernel_distance,
     nearest,
-    needed,
     operations,
+    sample_size,
     variety,
 )
 from sdlearn.notebook.checks.measuring import (
@@ -94,7 +94,7 @@ def test_the_difference_is_newcombes():
 
 def test_with_as_many_pictures_as_needed_the_difference_is_seen_4_times_in_5():
     p, q = 0.6, 0.85
-    n = needed(p, q)
+    n = sample_size(p, q)
     one, other = (binom.pmf(range(n + 1), n, rate) for rate in (p, q))
     seen = sum(
         one[i] * other[j]
@@ -106,12 +106,12 @@ def test_with_as_many_pictures_as_needed_the_difference_is_seen_4_times_in_5():
 
 
 def test_a_fraction_of_a_picture_counts_as_one_more():
-    assert needed(0.9, 0.98) == 135  # of 134.26
-    assert needed(0.9, 0.92) == 3207  # of 3206.56
+    assert sample_size(0.9, 0.98) == 135  # of 134.26
+    assert sample_size(0.9, 0.92) == 3207  # of 3206.56
 
 
 def test_half_the_difference_needs_four_times_as_many_pictures():
-    assert needed(0.5, 0.52) == pytest.approx(4 * needed(0.5, 0.54), rel=0.02)
+    assert sample_size(0.5, 0.52) == pytest.approx(4 * sample_size(0.5, 0.54), rel=0.02)
 
 
 # ---------------------------------------------------------------- two sets of points

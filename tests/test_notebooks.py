@@ -11,7 +11,7 @@ from nbconvert import HTMLExporter
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "notebooks"
-ROOMS = {  # notebook -> its room: from lesson 1 on they share their name
+FILES = {  # notebook -> its file: from lesson 1 on they share their name
     "00_start_here": "scenes",
     "01_clip": "clip",
     "02_vae": "vae",
@@ -23,7 +23,7 @@ ROOMS = {  # notebook -> its room: from lesson 1 on they share their name
     "08_measuring": "measuring",
     "09_since_2022": "since_2022",
 }
-LESSONS = [FOLDER / f"{stem}.ipynb" for stem in ROOMS]
+LESSONS = [FOLDER / f"{stem}.ipynb" for stem in FILES]
 SOLUTIONS = [FOLDER / "solutions" / path.name for path in LESSONS[1:]]
 BACKGROUND = {1, 6, 31, 37, 50}  # rows that prose may carry
 
@@ -201,14 +201,14 @@ def kinds(cell):
     return [kind for output in cell.outputs for kind in output.get("data", {})]
 
 
-# ---------------------------------------------------------------- lesson, solution, room and test go together
+# ---------------------------------------------------------------- lesson, solution, file and test go together
 
 
-@pytest.mark.parametrize("stem, room", ROOMS.items())
-def test_a_lesson_has_its_room_and_its_test(stem, room):
-    assert room == "scenes" or stem[3:] == room
-    here = [ROOT / "sdlearn" / name for name in (f"{room}.py", f"{room}/__init__.py")]
-    assert sum(path.is_file() for path in here) == 1 and (ROOT / "tests" / f"test_{room}.py").is_file()
+@pytest.mark.parametrize("stem, file", FILES.items())
+def test_a_lesson_has_its_file_and_its_test(stem, file):
+    assert file == "scenes" or stem[3:] == file
+    here = [ROOT / "sdlearn" / name for name in (f"{file}.py", f"{file}/__init__.py")]
+    assert sum(path.is_file() for path in here) == 1 and (ROOT / "tests" / f"test_{file}.py").is_file()
 
 
 def exercises(path):
@@ -226,7 +226,7 @@ def exercises(path):
     return found
 
 
-@pytest.mark.parametrize("lesson, solution", zip(LESSONS[1:], SOLUTIONS, strict=True), ids=list(ROOMS)[1:])
+@pytest.mark.parametrize("lesson, solution", zip(LESSONS[1:], SOLUTIONS, strict=True), ids=list(FILES)[1:])
 def test_lesson_and_solutions_have_the_same_exercises(lesson, solution):
     numbers = [re.match(r"Exercise (\d)\.(\d):", heading).groups() for heading in exercises(lesson)]
     assert numbers and numbers == [(lesson.stem[1], str(i + 1)) for i in range(len(numbers))]
@@ -262,7 +262,7 @@ def test_the_index_points_at_headings_that_exist(path):
 
 
 def test_the_index_points_at_these_lessons_only():
-    assert {lesson for _, lesson, _ in rows()} <= set(ROOMS)
+    assert {lesson for _, lesson, _ in rows()} <= set(FILES)
 
 
 def test_the_index_has_every_row_of_the_course():

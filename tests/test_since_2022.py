@@ -86,10 +86,10 @@ def test_noise_and_velocity_of_another_shape_are_refused():
 
 
 def test_times_in_the_middle_are_logit_normal():
-    t = since_2022.middle_times(50_000, torch.Generator().manual_seed(0))
+    t = since_2022.logit_normal_times(50_000, torch.Generator().manual_seed(0))
     assert abs(t.mean() - 0.5) < 0.01 and abs(t.logit().std() - 1) < 0.02
     assert ((t > 0.25) & (t < 0.75)).float().mean() > 0.7
-    even = recipes.even_times(50_000, torch.Generator().manual_seed(0))
+    even = recipes.uniform_times(50_000, torch.Generator().manual_seed(0))
     assert abs(even.std() - 12**-0.5) < 0.01
 
 

@@ -63,7 +63,7 @@ def test_the_kernel_distance_leaves_chance_to_others_and_is_the_same_again():
 def test_real_scenes_of_one_prompt_show_it_and_differ():
     pictures = survey.scenes_of(survey.PROMPTS[0], 16, seed=3)
     wanted = [judging.named(survey.PROMPTS[0])] * 16
-    assert judging.shares(parts.load_judge(), pictures, wanted)["all"] > 0.9
+    assert judging.rates(parts.load_judge(), pictures, wanted)["all"] > 0.9
     assert len({x.numpy().tobytes() for x in pictures}) == 16
 
 

@@ -102,7 +102,7 @@ def caption(
     """Say in one sentence what a scene shows; with `rng`, style, colour or place may stay unsaid."""
     usual = scene["colour"] == USUAL[scene["mount"]]
     unsaid = UNSAID | {"colour": 0.9} if usual else UNSAID
-    said = {name: rng is None or rng.random() > share for name, share in unsaid.items()}
+    said = {name: rng is None or rng.random() > fraction for name, fraction in unsaid.items()}
     action = scene["action"] if rng is None else pick(rng, WORDINGS[scene["action"]])
     mount = f"{scene['colour']} {scene['mount']}" if said["colour"] else scene["mount"]
     words = [f"{article(scene['style'])} of"] if said["style"] else []

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from sdlearn import parts, scenes
 from sdlearn.clip import embed_pictures, embed_text, retrieval, tokenize
-from sdlearn.judging import named, shares
+from sdlearn.judging import named, rates
 from sdlearn.measuring import interval
 from sdlearn.sampling import native_size, text_to_image
 from sdlearn.scenes import TEST, VALIDATION, WORDS, Pairs
@@ -53,10 +53,10 @@ def generate(
 def faithfulness(
     judge: nn.Module,  # a Judge, or another with the same answers
     pictures: Tensor,  # b c h w, -1 .. 1
-    wanted: list[dict[str, str]],  # what each should show, as for `shares`
-) -> dict[str, float]:  # as from `shares`; "low" and "high": the interval of "all"
+    wanted: list[dict[str, str]],  # what each should show, as for `rates`
+) -> dict[str, float]:  # as from `rates`; "low" and "high": the interval of "all"
     """How often the judge sees what was wanted, with the confidence interval."""
-    found = shares(judge, pictures, wanted)
+    found = rates(judge, pictures, wanted)
     return found | dict(zip(("low", "high"), interval(found["all"], len(wanted)).tolist(), strict=True))
 
 
@@ -167,9 +167,9 @@ def table(found: dict[str, dict[str, float]]) -> str:
     """The report as lines of text, in percent; after "all", its 95 % confidence interval."""
     names = [*WORDS, "all"]
     rows = [" " * 30 + "".join(f"{name:>9}" for name in names)]
-    for kind, rates in found.items():
-        cells = "".join(f"{100 * rates[name]:>9.1f}" if name in rates else f"{'-':>9}" for name in names)
-        more = f"   {100 * rates['low']:.1f} .. {100 * rates['high']:.1f}"
+    for kind, row in found.items():
+        cells = "".join(f"{100 * row[name]:>9.1f}" if name in row else f"{'-':>9}" for name in names)
+        more = f"   {100 * row['low']:.1f} .. {100 * row['high']:.1f}"
         more += f"   {rates['psnr']:.1f} dB" if "psnr" in rates else ""
         rows.append(f"{kind:<30}{cells}{more}")
     return "\n".join(rows)

@@ -126,7 +126,7 @@ def held_out_captions(
     """Which captions to hold out. Raises ValueError for unknown captions, an empty file, or fewer than two left."""
     different = sorted({*found})
     try:
-        share = float(wanted)
+        fraction = float(wanted)
     except ValueError:
         chosen = [" ".join(line.split()) for line in folder.text_of(Path(wanted)).splitlines() if line.strip()]
         if not chosen:
@@ -135,9 +135,9 @@ def held_out_captions(
             there = f'{len(missing)} captions are not in the folder, such as "{missing[0]}"'
             raise ValueError(f"{wanted}: {there}") from None
     else:
-        if not 0 <= share < 1:
+        if not 0 <= fraction < 1:
             raise ValueError(f"--held-out must be 0 or more and below 1; got {wanted}")
-        chosen = random.Random(0).sample(different, round(share * len(different)))
+        chosen = random.Random(0).sample(different, round(fraction * len(different)))
     if len({*chosen}) > len(different) - 2:
         raise ValueError("--held-out leaves fewer than two captions to learn from")
     return tuple(chosen)

@@ -13,7 +13,7 @@ Z = 1.96
 
 @exercise("8.1")
 def check_interval(
-    my_interval: Callable,  # share, n -> lower and upper ends
+    my_interval: Callable,  # rate, n -> lower and upper ends
 ) -> Hints:
     """Wilson's interval."""
     p = torch.tensor([0.0, 0.3, 0.9, 1.0])
@@ -38,7 +38,7 @@ def check_interval(
             "z is 1.96, not 1": measuring.interval(p, n, 1.0),
             "the lower end comes first": want.flip(-1),
         }
-        yield ask(my_interval, lambda got, want=want, wrong=wrong: compare(got, want, wrong), share=p, n=n)
+        yield ask(my_interval, lambda got, want=want, wrong=wrong: compare(got, want, wrong), rate=p, n=n)
 
 
 def ends(
