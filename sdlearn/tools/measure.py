@@ -170,7 +170,7 @@ def table(found: dict[str, dict[str, float]]) -> str:
     for kind, row in found.items():
         cells = "".join(f"{100 * row[name]:>9.1f}" if name in row else f"{'-':>9}" for name in names)
         more = f"   {100 * row['low']:.1f} .. {100 * row['high']:.1f}"
-        more += f"   {rates['psnr']:.1f} dB" if "psnr" in rates else ""
+        more += f"   {row['psnr']:.1f} dB" if "psnr" in row else ""
         rows.append(f"{kind:<30}{cells}{more}")
     return "\n".join(rows)
 
