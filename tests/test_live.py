@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import random
+import re
 import struct
 import unicodedata
 
@@ -221,6 +222,12 @@ def test_a_link_holds_all_settings_whatever_the_prompt_and_those_of_the_picture_
     assert got == [{"settings": as_text, "beside": other} for other in (None, two, as_text)]
 
 
+def test_a_link_holds_of_the_picture_beside_it_only_what_differs():
+    as_text = {name: str(value) for name, value in DEFAULT.items()}  # what the form has; a picture has numbers
+    answers = ask("hashed", pairs=[[as_text, beside] for beside in (DEFAULT | {"steps": 5}, DEFAULT)])
+    assert [re.findall(r"beside\.(\w+=\w+)", got) for got in answers] == [["steps=5"], ["seed=0"]]
+
+
 def test_a_link_with_other_things_in_it_is_read_without_them():
     got = ask("hashes", hashes=["", "#", "#seed=3&evil=1&beside.evil=2&__proto__=x&beside.__proto__=y", "#%E0%A4%A"])
     assert got[:3] == [{"settings": settings, "beside": None} for settings in ({}, {}, {"seed": "3"})]
@@ -260,11 +267,31 @@ def test_the_page_reads_every_caption_and_builds_it_as_python_does():
         ("", "subject", "astronaut", "an astronaut"),
         ("a cat and a dog on the moon", "place", "by the sea", "a cat and a dog by the sea"),
         ("two dogs", "place", "by the sea", "two dogs by the sea"),
-        ("<b>cat", "other", "fox", "<b>cat fox"),
+        ("a cat and a dog on the  moon", "place", "on the moon", "a cat and a dog"),
+        ("<b>cat", "other", "wizard", "<b>cat wizard"),
+        ("a wizard", "other", "castle", "a wizard castle"),
+        ("a Wizard castle", "other", "wizard", "a castle"),
+        ("a wizard", "colour", "red", "a wizard red"),
+        ("a red wizard", "colour", "blue", "a blue wizard"),
+        ("what ?? a café", "other", "??", "what a café"),
+        ("what ?? a café", "other", "café", "what ?? a"),
+        ("a cat, $ and all", "other", "$&", "a cat, $ and all $&"),
     ],
 )
 def test_a_chip_puts_its_phrase_where_it_belongs(prompt, group, phrase, after):
-    assert ask("toggled", clicks=[[prompt, group, phrase]], groups=GROUPS) == [after]
+    groups = GROUPS | {"other": ["wizard", "castle", "??", "café", "$&"]}
+    assert ask("toggled", clicks=[[prompt, group, phrase]], groups=groups) == [after]
+
+
+def test_all_further_words_in_a_prompt_are_found():
+    (got,) = ask("parsed", prompts=["a red castle wizard"], groups=GROUPS | {"other": ["wizard", "castle", "snail"]})
+    assert got == {"found": {"colour": "red", "other": ["wizard", "castle"]}, "plain": True}
+
+
+def test_chips_show_words_as_people_read_them(tmp_path):
+    new_tokenizer(["un café", "日本"]).save_pretrained(tmp_path)
+    got = ask("known", file=str(tmp_path / "tokenizer.json"), length=LENGTH, groups=GROUPS | {"drink": ["café"]})
+    assert got == {"drink": ["café"], "other": ["un", "日本"]}
 
 
 def test_chips_show_what_the_tokenizer_knows(tokenizers):

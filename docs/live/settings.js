@@ -37,7 +37,7 @@ export function check(typed) {
 export function toHash(settings, beside) {
   const names = Object.keys(DEFAULTS)
   const entries = names.map(name => [name, settings[name]])
-  const differ = beside ? names.filter(name => beside[name] !== settings[name]) : []
+  const differ = beside ? names.filter(name => String(beside[name]) !== String(settings[name])) : []
   if (beside && !differ.length) differ.push("seed") // so that the link tells that there are two
   entries.push(...differ.map(name => [`beside.${name}`, beside[name]]))
   return new URLSearchParams(entries).toString()

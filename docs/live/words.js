@@ -1,5 +1,7 @@
 // The words on the page: tokens as they are typed, and chips to choose from.
 
+import { holds } from "./caption.js"
+
 const MORE = 10 // tokens shown beyond those that count
 
 /** The tokens of a prompt; those that are cut off are struck out. */
@@ -30,10 +32,10 @@ function chip(group, phrase, choose) {
   return button
 }
 
-/** Press the chips of the phrases that the prompt holds: `found`, from group to phrase. */
+/** Press the chips of the phrases that the prompt holds: `found`, as `parse` tells it. */
 export function markChips(box, found) {
   for (const button of box.querySelectorAll("button"))
-    button.ariaPressed = String(found[button.dataset.group] === button.textContent)
+    button.ariaPressed = String(holds(found, button.dataset.group, button.textContent))
 }
 
 function element(tag, text, className = "") {

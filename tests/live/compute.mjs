@@ -63,6 +63,7 @@ const answers = {
   guided: ({ empty, text, scale }) => guide(empty, text, scale),
   settings: ({ typed }) => typed.map(one => said(() => check(one))),
   links: ({ pairs }) => pairs.map(([settings, beside]) => fromHash(`#${toHash(settings, beside)}`)),
+  hashed: ({ pairs }) => pairs.map(([settings, beside]) => toHash(settings, beside)),
   hashes: ({ hashes }) => hashes.map(fromHash),
   parsed: ({ prompts, groups }) => prompts.map(prompt => parse(prompt, groups)),
   toggled: ({ clicks, groups }) => clicks.map(([prompt, group, phrase]) => toggle(prompt, groups, group, phrase)),
