@@ -180,6 +180,37 @@ def test_damaged_weights_are_refused(tmp_path):
     assert [name for name, answer in zip(cases, answers[1:], strict=True) if "refused" not in answer] == []
 
 
+# ---------------------------------------------------------------- downloads, with half a minute made a second
+
+
+SLOW = [[100, 10]] * 15 + [[0, "end"]]
+
+
+def test_a_file_that_waits_for_a_large_one_is_waited_for():
+    late = [[1400, 5], [0, "end"]]
+    got = ask("downloads", files={"/large": SLOW, "/late": late}, sizes={"/large": 150, "/late": 5})
+    assert got == {"lengths": [150, 5], "last": [155, 155]}
+
+
+@pytest.mark.parametrize(
+    ("chunks", "said"),
+    [
+        ([[0, 40]], "the download stopped at 0.0 of 0.0 MB (nothing came for half a minute)"),
+        ([], "the download stopped at 0.0 of 0.0 MB (nothing came for half a minute)"),
+        ([[0, 99], [0, "end"]], "the download stopped at 0.0 of 0.0 MB (/file is not 100 bytes long)"),
+        ([[0, 101], [0, "end"]], "the download stopped at 0.0 of 0.0 MB (/file is not 100 bytes long)"),
+    ],
+)
+def test_a_download_that_stops_or_does_not_fit_is_told_in_one_line(chunks, said):
+    assert ask("downloads", files={"/file": chunks}, sizes={"/file": 100}) == {"refused": said}
+
+
+def test_a_list_of_files_that_does_not_come_is_told_in_one_line():
+    nothing = {"refused": "the download could not start (nothing came for half a minute)"}
+    assert ask("lists", files={"/files.json": []}) == nothing
+    assert ask("lists", files={"/files.json": [[0, 2]]}) == nothing
+
+
 # ---------------------------------------------------------------- settings and links
 
 

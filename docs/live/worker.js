@@ -2,14 +2,14 @@
 // The page says what to `do`: open, drop, draw, decode, hurry, sketch or stop. The worker says what `is`: loading,
 // opened, step, drawn, decoded, hurried, sketched or wrong.
 
-import { download, unpacked } from "./download.js"
+import { download, inTime, list, unpacked } from "./download.js"
 import { FAST, FILES, GRAPHS, Model } from "./model.js"
 import { Generator, randn } from "./noise.js"
-import * as ort from "./ort/ort.js"
 import { denoise } from "./sampling.js"
 import { SCHEDULERS } from "./scheduler.js"
 
 const models = {} // by name: "course", and "yours" once it was dropped
+let ort // the library, onnxruntime-web
 let graphs, sizes // of all files that there are to fetch
 let wanted, sketched // the picture, and the sketch, that is wanted now: an older one is given up
 
@@ -23,7 +23,8 @@ onmessage = async ({ data: { do: what, ...rest } }) => {
 
 /** Fetch the library, the graphs and the course's model, and open them. */
 async function openCourse() {
-  sizes = await list()
+  sizes = await list("files.json")
+  ort ??= await inTime(() => import("./ort/ort.js"))
   const library = "ort/wasm.packed"
   const paths = [library, ...GRAPHS.map(name => `graphs/${name}`), ...FILES.map(name => `model/${name}`)]
   const tell = (done, all) => postMessage({ is: "loading", done, all })
@@ -32,15 +33,6 @@ async function openCourse() {
   ort.env.wasm.wasmBinary = await unpacked(files[library])
   graphs = within(files, "graphs/")
   await open("course", within(files, "model/"))
-}
-
-/** What there is to fetch, with each file's size. */
-async function list() {
-  try {
-    return await (await fetch("files.json")).json()
-  } catch (error) {
-    throw new Error(`the download could not start (${error.message})`, { cause: error })
-  }
 }
 
 /** Open a model that was dropped on the page: Files by path within its directory. */
@@ -53,7 +45,8 @@ async function open(name, files) {
   const model = await Model.open(ort, graphs, files)
   models[name] = model
   const { tokenizerFile, groups, config } = model, length = config.text_encoder.max_position_embeddings
-  postMessage({ is: "opened", model: name, tokenizerFile, groups, length, fast: `model/${FAST}` in sizes })
+  const fast = `model/${FAST}` in sizes, { scheduler } = config
+  postMessage({ is: "opened", model: name, tokenizerFile, groups, length, fast, scheduler })
 }
 
 /** Draw one picture; a step is told as soon as it is done, with its estimate of the clean picture. */

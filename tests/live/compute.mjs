@@ -1,9 +1,11 @@
 // What the live page's modules answer, for tests in Python: a question in JSON on stdin, the answer in JSON on stdout.
 
 import { readFileSync } from "node:fs"
+import { createServer } from "node:http"
 import { text } from "node:stream/consumers"
 
 import { advise, known, parse, toggle } from "../../docs/live/caption.js"
+import { download, list } from "../../docs/live/download.js"
 import { Generator, randn } from "../../docs/live/noise.js"
 import { coloured } from "../../docs/live/picture.js"
 import { open } from "../../docs/live/safetensors.js"
@@ -20,6 +22,37 @@ const said = act => {
     return { refused: error.message }
   }
 }
+
+/** A server whose files come slowly: path -> [[milliseconds to wait, bytes], ...]; a file without an end hangs. */
+async function slowly(files, act) {
+  const server = createServer(async (request, answer) => {
+    for (const [wait, bytes] of files[request.url]) {
+      await new Promise(go => setTimeout(go, wait))
+      bytes === "end" ? answer.end() : answer.write("x".repeat(bytes))
+    }
+  })
+  await new Promise(go => server.listen(0, "127.0.0.1", go))
+  try {
+    return await act(`http://127.0.0.1:${server.address().port}`)
+  } catch (error) {
+    return { refused: error.message.replaceAll(/http\S+(?=[/])/g, "") }
+  } finally {
+    server.closeAllConnections()
+    server.close()
+  }
+}
+
+/** While half a minute passes in a second. */
+async function faster(act) {
+  const before = globalThis.setTimeout
+  globalThis.setTimeout = (late, wait) => before(late, wait >= 30_000 ? wait / 30 : wait)
+  try {
+    return await act()
+  } finally {
+    globalThis.setTimeout = before
+  }
+}
+
 const tokenizerOf = (file, length) => new Tokenizer(JSON.parse(readFileSync(file)), length)
 
 const answers = {
@@ -51,6 +84,16 @@ const answers = {
     })
   },
 
+  downloads: ({ files, sizes }) =>
+    faster(() =>
+      slowly(files, async address => {
+        const asked = Object.entries(sizes).map(([path, size]) => [address + path, size]), told = []
+        const got = await download(Object.fromEntries(asked), (here, all) => told.push([here, all]))
+        return { lengths: Object.values(got).map(buffer => buffer.byteLength), last: told.at(-1) }
+      }),
+    ),
+  lists: ({ files }) => faster(() => slowly(files, address => list(`${address}/files.json`))),
+
   tensors: ({ files }) =>
     files.map(file =>
       said(() => {
@@ -76,4 +119,4 @@ const answers = {
 }
 
 const { question, ...rest } = JSON.parse(await text(process.stdin))
-process.stdout.write(JSON.stringify(answers[question](rest)))
+process.stdout.write(JSON.stringify(await answers[question](rest)))
