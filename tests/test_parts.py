@@ -4,13 +4,16 @@ import json
 import shutil
 import stat
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
 from damage import change_weights, damage, resave
 from diffusers import StableDiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
 from safetensors.torch import load_file
 from transformers import CLIPTextModel
+from transformers.utils import logging as transformers_logging
 
 from sdlearn import parts
 from sdlearn.parts import files
@@ -160,6 +163,42 @@ def test_every_scheduler_keeps_the_noise_schedule(name):
     own = parts.load_scheduler(parts.MINI)
     other = parts.make_scheduler(name, own.config)
     torch.testing.assert_close(other.betas, own.betas)
+
+
+LOADERS = [parts.load_tokenizer, parts.load_scheduler, parts.load_clip, parts.load_judge, parts.load_fast]
+
+
+@pytest.mark.parametrize("load", LOADERS, ids=lambda load: load.__name__)
+@pytest.mark.parametrize("name", ["mini", Path("mini")], ids=repr)
+def test_every_part_of_the_shipped_model_is_found_by_its_name(load, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own, named = load(), load(name)
+    assert type(named) is type(own)
+    if isinstance(own, torch.nn.Module):
+        torch.testing.assert_close(named.state_dict(), own.state_dict(), rtol=0, atol=0)
+
+
+def test_a_directory_of_that_name_is_meant_by_its_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mini").mkdir()
+    assert parts.directory("mini") == parts.MINI and parts.directory(Path("mini")) == Path("mini")
+    for load in (parts.load, *LOADERS):
+        with pytest.raises((FileNotFoundError, ValueError), match="^mini/"):
+            load(Path("mini"))
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_progress_bars_are_afterwards_what_they_were(shown):
+    libraries = (diffusers_logging, transformers_logging)
+    for library in libraries:
+        (library.enable_progress_bar if shown else library.disable_progress_bar)()
+    try:
+        with parts.quiet():
+            assert not any(library.is_progress_bar_enabled() for library in libraries)
+        assert all(library.is_progress_bar_enabled() == shown for library in libraries)
+    finally:
+        for library in libraries:
+            library.enable_progress_bar()
 
 
 def test_a_clip_that_lacks_a_tensor_is_not_taken_for_a_whole_one(copy):

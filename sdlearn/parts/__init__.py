@@ -50,7 +50,7 @@ def load(
     Raises FileNotFoundError if a part is missing, ValueError if a file is damaged or belongs to another model,
     MemoryError if the device has no room for it.
     """
-    root, device = MINI if str(root) == "mini" else Path(root), torch.device(device or best_device())
+    root, device = directory(root), torch.device(device or best_device())
     if not root.is_dir():
         raise FileNotFoundError(f'no model "{root}": give "mini" or a directory')
     if dtype != torch.float32 and device.type == "cpu":
@@ -67,6 +67,13 @@ def load(
         with guarded(root, part):  # a GPU's memory may be full
             getattr(parts, part).to(device).requires_grad_(False)
     return parts
+
+
+def directory(
+    root: str | Path,
+) -> Path:
+    """Where a model lies: "mini" is the shipped one; as a Path it may be a directory of that name, if there is one."""
+    return MINI if root == "mini" or root == Path("mini") and not root.is_dir() else Path(root)
 
 
 def best_device() -> torch.device:
@@ -110,6 +117,7 @@ def quiet() -> Generator[None]:
     """No progress bars, which every lesson would store in its output, and no warnings where we raise an error."""
     libraries = (diffusers_logging, transformers_logging)
     before = [library.get_verbosity() for library in libraries]
+    bars = [library for library in libraries if library.is_progress_bar_enabled()]
     for library in libraries:
         library.disable_progress_bar()
         library.set_verbosity_error()
@@ -117,14 +125,16 @@ def quiet() -> Generator[None]:
         yield
     finally:
         for library, verbosity in zip(libraries, before, strict=True):
-            library.enable_progress_bar()
             library.set_verbosity(verbosity)
+        for library in bars:
+            library.enable_progress_bar()
 
 
 def load_tokenizer(
-    root: Path = MINI,  # a directory with a tokenizer and a text encoder
+    root: str | Path = MINI,  # "mini", or a directory with a tokenizer and a text encoder
 ) -> CLIPTokenizer:
     """Load only the tokenizer of a model, and check it: without its vocabulary file it would load, but be empty."""
+    root = directory(root)
     text = settings(root, "text_encoder")
     with guarded(root, "tokenizer"):
         tokenizer = CLIPTokenizer.from_pretrained(root, subfolder="tokenizer", local_files_only=True)
@@ -136,9 +146,10 @@ def load_tokenizer(
 
 
 def load_scheduler(
-    root: Path = MINI,
+    root: str | Path = MINI,  # "mini", or a directory with a scheduler
 ) -> diffusers.SchedulerMixin:
     """The scheduler that the model was saved with; model_index.json names its class, as for diffusers."""
+    root = directory(root)
     index = root / "model_index.json"
     with guarded(root, "scheduler/scheduler_config.json"):
         own = config(root / "scheduler" / "scheduler_config.json")
@@ -166,10 +177,10 @@ def stable_diffusion_scheduler() -> DDIMScheduler:
 
 
 def load_clip(
-    root: str | Path = MINI,  # a directory made by `sdlearn-train`
+    root: str | Path = MINI,  # "mini", or a directory made by `sdlearn-train`
 ) -> CLIPModel:  # both encoders, ready to use
     """Load the text encoder of a model, rejoined with its last layers and the image encoder."""
-    root = Path(root)
+    root = directory(root)
     text_encoder = load_part(CLIPTextModel, root, "text_encoder")
     with guarded(root, "clip/config.json"):
         own = config(root / "clip" / "config.json")
@@ -187,20 +198,21 @@ def load_clip(
 
 
 def load_judge(
-    root: str | Path = MINI,  # a directory with a trained judge
+    root: str | Path = MINI,  # "mini", or a directory with a trained judge
 ) -> Judge:
     """Load a judge, by default the one shipped with the course; it judges every model, whoever trained it."""
-    judge, numbers = Judge(), part_of_ours(Path(root), "judge")
-    with guarded(Path(root), "judge"):
+    root = directory(root)
+    judge, numbers = Judge(), part_of_ours(root, "judge")
+    with guarded(root, "judge"):
         judge.load_state_dict(numbers)
     return judge.eval().requires_grad_(False)
 
 
 def load_fast(
-    root: str | Path = MINI,  # a directory made by `sdlearn-train fast`
+    root: str | Path = MINI,  # "mini", or a directory made by `sdlearn-train fast`
 ) -> UNet2DConditionModel:  # it predicts velocities; ready to use
     """Load the U-Net that draws in one or two steps (lesson 9): 8 bits a weight, times a scale per output channel."""
-    root = Path(root)
+    root = directory(root)
     settings(root, "unet")  # are they sane?
     stored = part_of_ours(root, "fast")
     scales = {name.removesuffix(".scale"): stored.pop(name) for name in [*stored] if name.endswith(".scale")}
