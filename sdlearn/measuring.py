@@ -48,7 +48,10 @@ def sample_size(
     """How many pictures reveal the difference 4 times in 5, rounded up.
 
     (1.96 + 0.84)^2 (p (1 - p) + q (1 - q)) / (p - q)^2, where p is `one` and q is `other`.
+    Raises ValueError for equal rates, between which there is no difference.
     """
+    if one == other:
+        raise ValueError(f"no number of pictures shows a difference between equal rates; got {one} and {other}")
     return math.ceil((1.96 + 0.84) ** 2 * (one * (1 - one) + other * (1 - other)) / (one - other) ** 2)
 
 
@@ -91,13 +94,16 @@ def clip_score(
 def inside(
     points: Tensor,  # b d
     known: Tensor,  # n d
-    k: int = 3,  # neighbours
+    k: int = 3,  # neighbours, 1 .. n - 1
 ) -> Tensor:  # b, True where a point lies inside
     """Whether each point is as near to some known one as that one's k-th neighbour is (arXiv 1904.06991, eq. 1).
 
     Precision is the fraction of generated points inside the real ones, recall that of real points inside the generated.
+    Raises ValueError if a known point has fewer than k neighbours.
     """
     check_shape(known, "known", "n", points.shape[-1])
+    if not 1 <= k < len(known):
+        raise ValueError(f"k must lie between 1 and {len(known) - 1}, with {len(known)} known points; got {k}")
     reach = distances(known, known).kthvalue(k + 1).values  # n; the nearest of all is the point itself
     return (distances(points, known) <= reach).any(1)
 

@@ -68,10 +68,10 @@ class Schedule:
         self,
         t: Tensor,  # b, integer steps, 0 .. len(self) - 1
         x: Tensor,  # b c h w, what they are looked up for
-    ) -> tuple[Tensor, Tensor]:  # b 1 1 1 each: of x0 and of the noise
+    ) -> tuple[Tensor, Tensor]:  # b 1 1 1 each, in the precision of x: of x0 and of the noise
         """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t)."""
         a = self.alpha_bar_at(t, x)
-        return a.sqrt(), (1 - a).sqrt()
+        return a.sqrt().to(x.dtype), (1 - a).sqrt().to(x.dtype)
 
 
 STABLE_DIFFUSION = Schedule(scaled_linear_betas())  # the default of all functions below
@@ -96,7 +96,7 @@ def q_sample(
 ) -> Tensor:  # b c h w, latents at step t
     """Jump straight to step t: x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps (DDPM eq. 4)."""
     check_shape(eps, "eps", *x0.shape)
-    signal, noise = schedule.factors(t, x0)
+    signal, noise = schedule.factors(t, eps)
     return signal * x0 + noise * eps
 
 

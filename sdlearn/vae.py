@@ -73,7 +73,7 @@ def encode(
 ) -> Tensor:  # b c h/8 w/8, scaled latents: standard deviation about 1
     """Pictures to latents: the encoder's mean, times the scale factor."""
     check_pictures(pictures, 2 ** (len(vae.config.block_out_channels) - 1))
-    means = [vae.encode(x).latent_dist.mean for x in pictures.to(vae.device).split(batch)]
+    means = [vae.encode(x).latent_dist.mean for x in pictures.to(vae.device, vae.dtype).split(batch)]
     return torch.cat(means) * vae.config.scaling_factor
 
 
@@ -85,7 +85,8 @@ def decode(
 ) -> Tensor:  # b c 8h 8w, about -1 .. 1
     """Latents to pictures: undo the scale factor, then decode."""
     check_shape(latents, "latents", "b", vae.config.latent_channels, "h", "w")
-    return torch.cat([vae.decode(z / vae.config.scaling_factor).sample for z in latents.to(vae.device).split(batch)])
+    latents = (latents / vae.config.scaling_factor).to(vae.device, vae.dtype)
+    return torch.cat([vae.decode(z).sample for z in latents.split(batch)])
 
 
 def scale_factor(

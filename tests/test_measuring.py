@@ -114,6 +114,11 @@ def test_half_the_difference_needs_four_times_as_many_pictures():
     assert sample_size(0.5, 0.52) == pytest.approx(4 * sample_size(0.5, 0.54), rel=0.02)
 
 
+def test_equal_rates_have_no_difference_to_reveal():
+    with pytest.raises(ValueError, match=r"between equal rates; got 0.5 and 0.5"):
+        sample_size(0.5, 0.5)
+
+
 # ---------------------------------------------------------------- two sets of points
 
 
@@ -183,6 +188,13 @@ def test_inside_is_what_loops_find():
         reaches = [sorted((known[i] - y).norm() for y in known)[k] for i in range(20)]
         want.append(any((x - known[i]).norm() <= reaches[i] for i in range(20)))
     assert inside(points, known, k).tolist() == want
+
+
+@pytest.mark.parametrize("k", [0, 5, 6])
+def test_more_neighbours_than_there_are_are_refused(k):
+    with pytest.raises(ValueError, match=rf"k must lie between 1 and 4, with 5 known points; got {k}"):
+        inside(cloud(8), cloud(5), k)
+    assert inside(cloud(8), cloud(5), 4).shape == (8,)
 
 
 def test_a_model_that_paints_one_of_two_kinds_has_precision_and_half_the_recall():

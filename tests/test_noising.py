@@ -59,6 +59,23 @@ def test_q_sample_equals_add_noise():
     assert_close(q_sample(x0, t, eps), DDPMScheduler(**SD).add_noise(x0, eps, t))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_latents_keep_their_precision_and_the_factors_are_rounded_last(dtype):
+    x0, t, eps = draw()
+    x, e = x0.to(dtype), eps.to(dtype)
+    assert_close(q_sample(x, t, e), q_sample(x0, t, eps).to(dtype), rtol=0.05, atol=0.05)
+    assert_close(score(t, e), score(t, eps).to(dtype), rtol=0.05, atol=0.05)
+    assert predict_x0(x, t, e).dtype == dtype
+    a = STABLE_DIFFUSION.alpha_bar[t][:, None, None, None]
+    for factor, exact in zip(STABLE_DIFFUSION.factors(t, x), (a.sqrt(), (1 - a).sqrt()), strict=True):
+        assert torch.equal(factor, exact.to(dtype))
+
+
+def test_whole_numbers_are_noised_too():
+    x0, t, eps = draw()
+    assert torch.equal(q_sample(x0.round().long(), t, eps), q_sample(x0.round(), t, eps))
+
+
 def test_q_sample_has_both_limits():
     x0, _, eps = draw()
     at_first, at_last = (q_sample(x0, torch.full((6,), t), eps) for t in (0, 999))

@@ -1,5 +1,6 @@
 """Lesson 2's room: its formulas against the library and torch, its losses, a tiny batch learnt by heart, its checks."""
 
+import copy
 import math
 
 import pytest
@@ -171,6 +172,17 @@ def test_batches_of_any_size_give_the_same(net, batch):
     z = vae.encode(net, x, batch)
     assert_close(z, vae.encode(net, x), atol=1e-5, rtol=1e-4)
     assert_close(vae.decode(net, z, batch), vae.decode(net, z), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_pictures_and_latents_follow_the_precision_of_the_vae(net, dtype):
+    other, x = copy.deepcopy(net).to(dtype), pictures(2)
+    z = vae.encode(other, x)
+    y = vae.decode(other, vae.encode(net, x))
+    assert z.dtype == y.dtype == dtype
+    close = dict(atol=0.1, rtol=0.1) if dtype == torch.bfloat16 else dict(atol=1e-4, rtol=1e-4)
+    assert_close(z.float(), vae.encode(net, x), **close)
+    assert_close(y.float(), vae.decode(net, vae.encode(net, x)), **close)
 
 
 def test_arguments_stay_as_they_are(net):
