@@ -20,15 +20,15 @@ def captions_of(tmp_path):
 
 
 def read(tmp_path, names, size=16, **how):
-    return folder.read([(tmp_path / name, f"caption of {name}") for name in names], tmp_path, size, **how)
+    pictures, captions, bad = folder.read([(tmp_path / name, f"of {name}") for name in names], tmp_path, size, **how)
+    assert not bad
+    return pictures, captions
 
 
-def noted(tmp_path, names):
-    with warnings.catch_warnings(record=True) as notes:
-        warnings.simplefilter("always")
-        _, captions = read(tmp_path, names)
-    assert len(notes) == 1
-    return str(notes[0].message), captions
+def unread(tmp_path, names):
+    """What could not be read, and the captions of what could."""
+    _, captions, bad = folder.read([(tmp_path / name, f"of {name}") for name in names], tmp_path, 16)
+    return bad, captions
 
 
 # ---------------------------------------------------------------- captions
@@ -45,14 +45,42 @@ def test_a_table_of_comma_separated_values(tmp_path):
     assert captions_of(tmp_path) == [("a.png", "a horse, drawn")]
 
 
+def test_a_caption_may_hold_any_kind_of_line_break(tmp_path):
+    (tmp_path / "metadata.csv").write_text('file_name,text\na.png,"a horse\non the\u2028moon"\nb.png,a cat\n')
+    assert captions_of(tmp_path) == [("a.png", "a horse on the moon"), ("b.png", "a cat")]
+    (tmp_path / "metadata.csv").unlink()
+    rows = [{"file_name": "a.png", "text": "a horse\u2028on\u0085the moon"}, {"file_name": "b.png", "text": "a cat"}]
+    text = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "metadata.jsonl").write_bytes(text.encode())
+    assert captions_of(tmp_path) == [("a.png", "a horse on the moon"), ("b.png", "a cat")]
+
+
 def test_a_text_file_beside_each_picture(tmp_path):
     for name in ("a.png", "in/b.JPG"):
         picture(tmp_path / name)
         (tmp_path / name).with_suffix(".txt").write_text("a horse\n")
     (tmp_path / "lost.txt").write_text("a cat")
-    assert captions_of(tmp_path) == [("a.png", "a horse"), ("in/b.JPG", "a horse"), ("lost.txt", "a cat")]
-    note, captions = noted(tmp_path, ["a.png", "lost.txt"])
-    assert note == "1 of 2 pictures could not be read: lost.txt (not there)" and len(captions) == 1
+    assert captions_of(tmp_path) == [("a.png", "a horse"), ("in/b.JPG", "a horse"), ("lost.txt", "")]
+    assert unread(tmp_path, ["a.png", "lost.txt"]) == (["lost.txt (not there)"], ["of a.png"])
+
+
+def test_a_text_file_is_found_in_upper_or_lower_case_and_serves_every_picture_of_its_name(tmp_path):
+    for name in ("Horse.PNG", "cat.png", "cat.jpg", "Cat.png", "bare.png"):
+        picture(tmp_path / name)
+    for name, text in {"horse.txt": "a horse", "cat.TXT": "a cat", "Cat.txt": "a big cat"}.items():
+        (tmp_path / name).write_text(text)
+    wanted = {"Horse.PNG": "a horse", "cat.png": "a cat", "cat.jpg": "a cat", "Cat.png": "a big cat", "bare.png": ""}
+    assert dict(captions_of(tmp_path)) == wanted
+
+
+def test_a_text_file_that_is_a_link_out_of_the_folder_is_not_read(tmp_path):
+    (tmp_path / "secret").write_text("a secret")
+    for name in ("a", "b", "c"):
+        picture(tmp_path / "in" / f"{name}.png")
+    (tmp_path / "in" / "a.txt").symlink_to(tmp_path / "secret")
+    (tmp_path / "in" / "b.txt").write_text("a cat")
+    (tmp_path / "in" / "c.txt").symlink_to(tmp_path / "in" / "c.txt")  # to itself
+    assert captions_of(tmp_path / "in") == [("a.png", ""), ("b.png", "a cat"), ("c.png", "")]
 
 
 def test_a_licence_beside_a_table_is_no_caption(tmp_path):
@@ -100,7 +128,30 @@ def test_every_picture_becomes_a_square_in_colour(tmp_path, mode, size):
     picture(tmp_path / ("a.tif" if mode in ("CMYK", "I;16") else "a.png"), size, (255, 255, 255), mode)
     pictures, _ = read(tmp_path, [file.name for file in tmp_path.iterdir()])
     assert pictures.shape == (1, 16, 16, 3) and pictures.dtype == np.uint8
-    assert pictures.min() > 240 or mode == "I;16"  # sixteen bits: no more than that it opens
+    assert pictures.min() > 240 or mode == "I;16"  # Pillow's own conversion to it does not scale
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("a.png", np.uint16), ("a.tif", np.uint16), ("a.pgm", np.int32)])
+def test_sixteen_bits_are_scaled_to_eight(tmp_path, name, dtype):
+    grey = np.arange(256).reshape(16, 16)
+    Image.fromarray((grey * 257).astype(dtype)).save(tmp_path / name)
+    (seen,), _ = read(tmp_path, [name])
+    assert (seen == grey[..., None]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_thirty_two_bits_have_no_known_range(tmp_path, dtype):
+    Image.fromarray(np.full((20, 20), 70_000, dtype)).save(tmp_path / "a.tif")
+    bad, _ = unread(tmp_path, ["a.tif"])
+    assert bad == ["a.tif (32 bits for each pixel: save it with 8 or 16)"]
+
+
+def test_a_large_picture_within_the_limit_is_read_in_silence(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)  # above this Pillow warns, above twice this it refuses
+    picture(tmp_path / "a.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read(tmp_path, ["a.png"])
 
 
 def test_the_middle_is_cut_out_or_the_sides_are_filled(tmp_path):
@@ -166,18 +217,24 @@ def test_mirrored_only_where_asked(tmp_path):
 # ---------------------------------------------------------------- what cannot be read
 
 
-def test_whatever_cannot_be_read_is_counted_in_one_line(tmp_path):
+def test_whatever_cannot_be_read_is_left_out(tmp_path):
     picture(tmp_path / "good.png")
     (tmp_path / "text.png").write_text("no picture")
     picture(tmp_path / "whole.png", (50, 50))
     content = (tmp_path / "whole.png").read_bytes()
     (tmp_path / "half.png").write_bytes(content[: len(content) // 2])
-    note, captions = noted(tmp_path, ["good.png", "text.png", "half.png", "gone.png", "GOOD.PNG"])
-    assert captions == ["caption of good.png"]
-    assert note == (
-        "4 of 5 pictures could not be read: text.png (not a picture, or damaged), "
-        "half.png (not a picture, or damaged), gone.png (not there), ..."
-    )
+    turned, odd = b"\1\x12\0\3\0\0\0\1\0\6\0\0", b"\1\x18\0\5\0\0\0\1\0\0\0\x26"  # odd: a fraction for a whole number
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\2" + turned + odd + b"\0\0\0\0\0\0\0H\0\0\0\1"  # Pillow raises struct.error
+    Image.new("RGB", (20, 20)).save(tmp_path / "exif.jpg", exif=exif)
+    long = ["x" * 300, "x" * 300 + "/a.png"]
+    bad, captions = unread(tmp_path, ["good.png", "text.png", "half.png", "exif.jpg", *long, "nul\0.png"])
+    assert captions == ["of good.png"]
+    assert bad == [
+        *(f"{name} (not a picture, or damaged)" for name in ("text.png", "half.png", "exif.jpg")),
+        f"{long[0]} (not there)",
+        "a.png (not a picture, or damaged)",
+        "nul\0.png (embedded null byte)",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -188,6 +245,8 @@ def test_whatever_cannot_be_read_is_counted_in_one_line(tmp_path):
         ("A.PNG", "not there, but a.png is"),
         ("huge.png", "too many"),
         ("folder.png", "not there"),
+        ("caption.TXT", "not there"),
+        ("loop.png", "not there"),
     ],
 )
 def test_the_reason(tmp_path, name, reason):
@@ -196,12 +255,14 @@ def test_the_reason(tmp_path, name, reason):
     picture(inside / "a.png")
     (inside / "link.png").symlink_to(tmp_path / "other" / "a.png")
     (inside / "folder.png").mkdir()
-    Image.new("1", (20_000, 20_000)).save(inside / "huge.png")
-    note, captions = noted(inside, [name])
-    assert reason in note and not captions
+    (inside / "caption.TXT").touch()
+    (inside / "loop.png").symlink_to(inside / "loop.png")
+    if name == "huge.png":
+        Image.new("1", (20_000, 20_000)).save(inside / name)
+    (bad,), captions = unread(inside, [name])
+    assert reason in bad and not captions
 
 
 def test_a_picture_without_a_caption(tmp_path):
     picture(tmp_path / "a.png")
-    with pytest.warns(UserWarning, match=r"1 of 1 pictures could not be read: a.png \(no caption\)"):
-        folder.read([(tmp_path / "a.png", "")], tmp_path, 16)
+    assert folder.read([(tmp_path / "a.png", "")], tmp_path, 16)[2] == ["a.png (no caption in the folder)"]

@@ -21,7 +21,7 @@ from torch.testing import assert_close
 from sdlearn import judging, parts, recipes, sampling, scenes
 from sdlearn.clip import clip_loss, new_clip, new_tokenizer, tokenize
 from sdlearn.noising import Schedule, linear_betas
-from sdlearn.tools import measure, memory, sources, train
+from sdlearn.tools import draw, export, fast, measure, memory, sources, train
 from sdlearn.tools.saving import text_encoder_of
 from sdlearn.unet import new_unet
 from sdlearn.vae import encode, new_vae
@@ -66,6 +66,17 @@ def test_clip_is_not_trained_on_what_follows_the_ends_of_all_captions():
     whole = torch.nn.functional.pad(short, (0, tokens.shape[1] - short.shape[1]), value=tokenizer.pad_token_id)
     assert short.shape[1] == max(map(len, tokenizer(captions).input_ids)) < tokens.shape[1]
     assert_close(clip_loss(clip, x, short), clip_loss(clip, x, whole))
+
+
+def test_the_scale_factor_is_of_pictures_from_the_whole_set():
+    """The first half of the pictures is grey; its latents hardly differ."""
+    pictures = np.full((2048, 16, 16, 3), 128, np.uint8)
+    pictures[1024:] = np.random.default_rng(0).integers(256, size=(1024, 1, 1, 3))
+    vae = new_vae(16, widths=(8, 8, 8, 8))
+    torch.manual_seed(5)
+    recipes.train_vae(vae, pictures, fit=lambda *_, **__: [])
+    assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(5)))
+    assert 0.9 < encode(vae, scenes.to_tensor(pictures)).std() < 1.1
 
 
 def test_captions_are_encoded_some_at_a_time(monkeypatch):
@@ -155,14 +166,16 @@ def test_the_text_encoder_of_another_model_is_not_overwritten(copy):
     ("arguments", "message"),
     [
         ({"what": "gan"}, 'cannot train "gan": choose one of clip, vae, unet, all, judge, fast'),
-        ({"steps": 0}, "--steps must be from 1 to 10,000,000; got 0"),
-        ({"steps": 10**30}, "--steps must be from 1 to 10,000,000; got 1000000000000000000000000000000"),
+        ({"steps": 0}, "--steps must be from 1 to 1,000,000; got 0"),
+        ({"steps": 10**30}, "--steps must be from 1 to 1,000,000; got 1000000000000000000000000000000"),
         ({"size": 65}, "--size must be one of 64, 96, 128; got 65"),
         ({"batch": 10**9}, r"--batch 1000000000 needs about 4e\+06 GB, .* are free: take a smaller one"),
         ({"batch": 1}, "--batch must be 2 or more; got 1"),
         ({"what": ""}, 'cannot train "": choose one of'),
         ({"seed": -1}, "--seed must be from 0 to 4293; got -1"),
         ({"seed": 10**20}, "--seed must be from 0 to 4293; got 100000000000000000000"),
+        ({"what": "judge", "data": Path("data")}, "a judge learns scenes of 64 pixels: leave --data and --size out"),
+        ({"what": "judge", "size": 96}, "a judge learns scenes of 64 pixels: leave --data and --size out"),
         ({"precision": "fp8"}, '--precision must be no or bf16; got "fp8"'),
     ],
 )
@@ -201,8 +214,25 @@ def test_two_trainings_in_one_directory_are_one_too_many(tmp_path, small_world):
         (out / name).mkdir(parents=True)
     assert {path.relative_to(out).as_posix() for path in train.leftovers(out)} == {*half_written}
     train.main("vae", out=out, steps=1)  # the lock went with its process; what was half written is gone
-    assert not any((out / name).exists() for name in half_written + [".training.lock", ".training.pid"])
+    assert not any((out / name).exists() for name in half_written + [".training.pid"])
     assert all((out / name).exists() for name in of_the_user + ["vae"])
+
+
+def test_a_training_that_has_not_yet_said_which_it_is_holds_its_directory_too(tmp_path):
+    with train.held(tmp_path, PartialState(cpu=True)):
+        (tmp_path / ".training.pid").unlink()
+        with pytest.raises(CliError, match="another process is training in .*: wait for it, or give another --out"):
+            train.main("vae", out=tmp_path, steps=1)
+
+
+def test_the_lock_is_one_file_for_all_trainings(tmp_path):
+    """If the first removed it, the second would hold a file without a name, and the third could begin beside it."""
+    numbers = []
+    for _ in range(2):
+        with train.held(tmp_path, PartialState(cpu=True)):
+            numbers.append((tmp_path / ".training.lock").stat().st_ino)
+        assert (tmp_path / ".training.lock").stat().st_ino == numbers[0]
+    assert numbers[0] == numbers[1]
 
 
 def hold(out):
@@ -211,16 +241,21 @@ def hold(out):
         time.sleep(600)
 
 
-@pytest.mark.slow
-def test_a_folder_of_ones_own_makes_a_pipeline_too(tmp_path, monkeypatch, capsys):
-    """Pictures of 96 pixels with captions of their own: trained, drawn with, and measured by their own CLIP."""
-    monkeypatch.setattr(sources, "TRAINING", 64)
-    folder, out = tmp_path / "data", tmp_path / "mine"
+def pictures_of_ones_own(folder):
+    """Forty pictures with ten captions, half of them long."""
     folder.mkdir()
     pictures, _, _ = scenes.sample(40, seed=0)
     for i, picture in enumerate(pictures):
         Image.fromarray(picture).save(folder / f"{i}.png")
         (folder / f"{i}.txt").write_text(f"thing {i % 10} " + "and so on " * (10 if i % 2 else 0))
+    return folder
+
+
+@pytest.mark.slow
+def test_a_folder_of_ones_own_makes_a_pipeline_too(tmp_path, monkeypatch, capsys):
+    """Pictures of 96 pixels, captions of their own: trained, drawn with, measured by their own CLIP, and exported."""
+    monkeypatch.setattr(sources, "TRAINING", 64)
+    folder, out = pictures_of_ones_own(tmp_path / "data"), tmp_path / "mine"
     train.main("all", out=out, steps=2, batch=4, data=folder, size=96, held_out="0.3")
     assert re.search(r"note: \d+ of \d+ captions are over 22 tokens: the rest is cut off", capsys.readouterr().err)
     model = parts.load(out, "cpu")
@@ -234,3 +269,60 @@ def test_a_folder_of_ones_own_makes_a_pipeline_too(tmp_path, monkeypatch, capsys
         measure.main(model=str(out), n=8, steps=1, test=True)
     train.main("all", out=out, steps=2, batch=4, resume=True)  # it goes on with the folder that it began with
     assert "unet is trained already" in capsys.readouterr().out
+    draw.main("thing 3", steps=2, model=str(out), out=tmp_path / "thing.png")
+    assert Image.open(tmp_path / "thing.png").size[1] >= 96
+    pytest.importorskip("onnxscript", reason="the graphs are not tried: install sdlearn[site]")
+    graphs = export.export(out, tmp_path / "graphs")
+    assert json.loads(graphs[-1].read_text())["unet"]["config"]["sample_size"] == 12
+
+
+@pytest.mark.slow
+def test_the_largest_size_trains_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "TRAINING", 16)
+    train.main("all", out=tmp_path / "mine", steps=1, batch=2, size=128)
+    model = parts.load(tmp_path / "mine", "cpu")
+    assert tuple(model.unet.config.block_out_channels) == train.WIDTHS[128][1]
+    assert sampling.text_to_image(model, "a cat", steps=1).shape == (1, 3, 128, 128)
+
+
+def test_the_judge_does_not_say_what_a_model_is_trained_on(tmp_path, small_world):
+    train.main("judge", out=tmp_path, steps=1, batch=2)
+    assert (tmp_path / "judge").is_dir() and not (tmp_path / sources.FILE).exists()
+
+
+def test_a_folder_that_cannot_be_read_does_not_block_its_directory(tmp_path, small_world):
+    folder, out = pictures_of_ones_own(tmp_path / "data"), tmp_path / "mine"
+    whole = {file: file.read_bytes() for file in folder.glob("*.png")}
+    for file in whole:
+        file.write_text("no picture")
+    for part in ("clip", "vae"):
+        with pytest.raises(CliError, match="data: 40 of 40 pictures could not be read: .*; 8 are the least to learn"):
+            train.main(part, out=out, steps=1, batch=2, data=folder)
+    for file, content in whole.items():
+        file.write_bytes(content)
+    train.main("vae", out=out, steps=1, batch=2, data=folder, held_out="0.5")  # other options than before
+    assert (out / "vae").is_dir() and len(sources.load(out).unseen) == 5
+
+
+def test_captions_without_spaces_get_a_note(tmp_path, monkeypatch, capsys):
+    captions = ["\N{CJK UNIFIED IDEOGRAPH-99AC}\N{CJK UNIFIED IDEOGRAPH-8ECA}"] * 3 + ["a horse"]
+    monkeypatch.setattr(sources.Scenes, "training", (scenes.sample(4, seed=0)[0], captions))
+    monkeypatch.setattr(sources, "TRAINING", 4)
+    train.main("clip", out=tmp_path / "few", steps=1, batch=2)
+    assert "note: most captions have no spaces: to the model each is one word" in capsys.readouterr().err
+    monkeypatch.setattr(sources.Scenes, "training", (scenes.sample(4, seed=0)[0], captions[2:] + captions[3:] * 2))
+    train.main("clip", out=tmp_path / "none", steps=1, batch=2)
+    assert "no spaces" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changed", ["", "seed", "flow"])
+def test_pairs_of_another_seed_or_flow_model_are_made_anew(tmp_path, changed):
+    file, origin, calls = tmp_path / "pairs.safetensors", {"seed": "0", "flow": "abc"}, []
+
+    def make():
+        calls.append(1)
+        return torch.full((2, 2), float(len(calls))), torch.zeros(2)
+
+    fast.made_once(file, make, **origin)
+    noise, _ = fast.made_once(file, make, **(origin | ({changed: "1"} if changed else {})))
+    assert len(calls) == (2 if changed else 1) and noise[0, 0] == len(calls)

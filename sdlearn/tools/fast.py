@@ -4,12 +4,14 @@ Two parts. `flow`: the noise predictor, fine-tuned into a flow model. `fast`: th
 noise and latents that it made itself, in several steps and with guidance; afterwards it needs neither.
 """
 
+import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -42,7 +44,9 @@ def run_fast(out: Path, source: sources.Source, board: Board, **options) -> Call
     unet.to(model.unet.device)
     encode = partial(recipes.encoded_captions, model.tokenizer, model.text_encoder)
     text, empty = encode(source.training[1][:PAIRS]), encode([""])
-    noise, ends = made_once(file, lambda: pairs(unet, text, empty, options["seed"]))
+    weights = (out / "flow" / parts.WEIGHTS["unet"]).read_bytes()
+    origin = {"seed": str(options["seed"]), "flow": hashlib.sha256(weights).hexdigest()}
+    noise, ends = made_once(file, lambda: pairs(unet, text, empty, options["seed"]), **origin)
     look = partial(show, model, unet, source, board, 1, 1.0)
     recipes.train_fast(unet, noise, ends, text, look=look, **options)
     return lambda: (saving.save_fast(unet, out / "fast"), file.unlink())
@@ -72,11 +76,21 @@ def pairs(
     return noise, torch.cat(ends)
 
 
-def made_once(file: Path, make: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """The result of `make`, kept in a file for a run that is resumed."""
-    if not file.exists():
+def made_once(
+    file: Path,
+    make: Callable[[], tuple[Tensor, Tensor]],
+    **origin: str,  # what the result depends on
+) -> tuple[Tensor, Tensor]:
+    """The result of `make`, kept in a file for a run that is resumed; made anew if the file has another origin."""
+    if not file.exists() or origin_of(file) != origin:
         file.parent.mkdir(parents=True, exist_ok=True)
         with saving.whole_file(file) as new:
-            save_file(dict(zip(("noise", "ends"), make(), strict=True)), new)
+            save_file(dict(zip(("noise", "ends"), make(), strict=True)), new, origin)
     found = load_file(file)
     return found["noise"], found["ends"]
+
+
+def origin_of(file: Path) -> dict[str, str]:
+    """What the file says its content depends on."""
+    with safe_open(file, "pt") as kept:
+        return kept.metadata() or {}

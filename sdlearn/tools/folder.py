@@ -1,7 +1,9 @@
 """A folder of captioned pictures of your own, read into arrays of square pictures."""
 
 import csv
+import io
 import json
+import os
 import random
 import warnings
 from pathlib import Path
@@ -18,22 +20,28 @@ LARGEST = 100_000_000  # pixels of a picture; more is a mistake or an attack
 
 def from_jsonl(folder: Path) -> list[tuple[Path, str]]:  # picture, caption
     """`metadata.jsonl`, as in the hub's "imagefolder": {"file_name": "a.png", "text": "a horse"} in each line."""
-    lines = text_of(folder / "metadata.jsonl").splitlines()
+    lines = text_of(folder / "metadata.jsonl").split("\n")  # not `splitlines`: a caption may hold U+2028
     return pairs_of(folder, "metadata.jsonl", [json_or_nothing(line) for line in lines if line.strip()])
 
 
 def from_csv(folder: Path) -> list[tuple[Path, str]]:  # picture, caption
     """`metadata.csv`, with the same two columns."""
-    return pairs_of(folder, "metadata.csv", list(csv.DictReader(text_of(folder / "metadata.csv").splitlines())))
+    text = io.StringIO(text_of(folder / "metadata.csv"), newline="")  # a caption in quotes may go over several lines
+    return pairs_of(folder, "metadata.csv", list(csv.DictReader(text)))
 
 
 def from_text_files(folder: Path) -> list[tuple[Path, str]]:  # picture, caption
-    """`a.txt` beside `a.png`."""
-    found = {file.with_suffix(""): file for file in sorted(folder.rglob("*")) if file.suffix.lower() in PICTURES}
-    texts = sorted(folder.rglob("*.txt"))
-    if not any(text.with_suffix("") in found for text in texts):
+    """`a.txt` beside `a.png`; upper or lower case makes no difference. A link out of the folder is not read."""
+    files = sorted(folder.rglob("*"))
+    pictures = [file for file in files if file.suffix.lower() in PICTURES]
+    texts = {(file.parent, file.stem): file for file in files if file.suffix.lower() == ".txt"}
+    alike = {(parent, stem.lower()): file for (parent, stem), file in texts.items()}
+    beside = [texts.get((x.parent, x.stem)) or alike.get((x.parent, x.stem.lower())) for x in pictures]
+    if not any(beside):
         return []  # they are something else, such as a licence
-    return [(found.get(text.with_suffix(""), text), text_of(text)) for text in texts]
+    captions = [text_of(text) if text and is_inside(text, folder) else "" for text in beside]
+    lonely = sorted({*texts.values()} - {*beside})
+    return [*zip(pictures, captions, strict=True), *((text, "") for text in lonely)]
 
 
 WAYS = {"metadata.jsonl": from_jsonl, "metadata.csv": from_csv, "a .txt file beside each picture": from_text_files}
@@ -45,6 +53,11 @@ def text_of(file: Path) -> str:
         return file.read_text(encoding="utf-8-sig") if file.is_file() else ""
     except UnicodeDecodeError:
         raise ValueError(f"{file} is not UTF-8: save it as UTF-8") from None
+
+
+def is_inside(file: Path, folder: Path) -> bool:
+    """Whether a file lies in the folder, and not only a link to it."""
+    return Path(os.path.realpath(folder)) in Path(os.path.realpath(file)).parents
 
 
 def json_or_nothing(line: str) -> dict:
@@ -82,25 +95,42 @@ def captioned(
 # ---------------------------------------------------------------- pictures
 
 
-def opened(
+def check(
     file: Path,
-    folder: Path,  # which it must not leave, not even by a link
-) -> Image.Image:  # RGBA, upright; of an animation the first picture
-    """Open one picture. Raises ValueError, with the reason, if that is not possible."""
-    if folder.resolve() not in file.resolve().parents:
+    caption: str,
+    folder: Path,  # which the file must not leave, not even by a link
+) -> None:
+    """Raise ValueError, with the reason, for a picture that is not to be opened."""
+    if not is_inside(file, folder):
         raise ValueError("outside the folder")
-    if not file.is_file() or file.suffix == ".txt":
+    if not os.path.isfile(file) or file.suffix.lower() == ".txt":  # False also for a name that is too long
         near = [x.name for x in file.parent.glob("*") if x.name != file.name and x.name.lower() == file.name.lower()]
         raise ValueError(f"not there, but {near[0]} is" if near else "not there")
-    try:
-        with Image.open(file) as image:
-            if image.width * image.height > LARGEST:
-                raise ValueError(f"{image.width} x {image.height} pixels are too many")
-            return ImageOps.exif_transpose(image).convert("RGBA")
-    except Image.DecompressionBombError:
-        raise ValueError("too many pixels") from None
-    except (OSError, SyntaxError) as error:  # as Pillow has it for what it cannot read
-        raise ValueError("not a picture, or damaged") from error
+    if not caption:
+        raise ValueError("no caption in the folder")
+
+
+def opened(file: Path) -> Image.Image:  # RGBA, upright; of an animation the first picture
+    """Open one picture. Raises ValueError for too many pixels, and whatever Pillow raises for a damaged file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Pillow remarks on pictures that it opens all the same
+        try:
+            with Image.open(file) as image:
+                if image.width * image.height > LARGEST:
+                    raise ValueError(f"{image.width} x {image.height} pixels are too many")
+                return eight_bits(ImageOps.exif_transpose(image)).convert("RGBA")
+        except Image.DecompressionBombError:
+            raise ValueError("too many pixels") from None
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit grey values, which Pillow would clip. Raises ValueError for 32 bits: their range is unknown."""
+    if image.mode[0] not in "IF":  # I: whole numbers of 32 bits, or I;16: of 16; F: fractions of 32
+        return image
+    grey = np.asarray(image)
+    if image.mode == "F" or not 0 <= grey.min() <= grey.max() < 2**16:
+        raise ValueError("32 bits for each pixel: save it with 8 or 16")
+    return Image.fromarray((grey // 256).astype(np.uint8))
 
 
 def fitted(
@@ -135,23 +165,21 @@ def read(
     pad: str | None = None,  # as for `fitted`
     mirror: bool = False,
     times: int = 1,  # versions of each picture: as it is, then shifted and scaled
-) -> tuple[np.ndarray, list[str]]:  # n h w c uint8, captions
-    """Read pictures; those that cannot be read are left out, with one warning for all of them."""
+) -> tuple[np.ndarray, list[str], list[str]]:  # n h w c uint8, captions, what could not be read and why
+    """Read pictures; those that cannot be read are left out."""
     rng, pictures, captions, bad = random.Random(0), [], [], []
     for file, caption in pairs:
         try:
-            image = opened(file, folder)
-            if not caption:
-                raise ValueError("no caption")
-        except ValueError as error:
-            bad.append(f"{file.name} ({error})")
+            check(file, caption, folder)
+            image = opened(file)
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged file can raise anything
+            bad.append(f"{file.name} ({error if isinstance(error, ValueError) else 'not a picture, or damaged'})")
             continue
         pictures.append(np.array(fitted(image, size, pad)))
         if times > 1:
             large = fitted(image, 2 * size, pad)
             pictures += [np.array(moved(large, mirror, rng)) for _ in range(times - 1)]
         captions += [caption] * times
-    if bad:
-        some = ", ".join(bad[:3]) + (", ..." if len(bad) > 3 else "")
-        warnings.warn(f"{len(bad)} of {len(pairs)} pictures could not be read: {some}", stacklevel=2)
-    return np.stack(pictures) if pictures else np.empty((0, size, size, 3), np.uint8), captions
+    return np.stack(pictures) if pictures else np.empty((0, size, size, 3), np.uint8), captions, bad

@@ -1,6 +1,7 @@
 """What a model is trained on: the course's own scenes, or a folder of captioned pictures."""
 
 import random
+import warnings
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,17 +49,35 @@ class Folder:
     mirror: bool = False  # whether copies may be mirrored
     unseen: tuple[str, ...] = ()  # captions that are held out, with all their pictures
 
-    @cached_property
+    @property
     def training(self) -> Captioned:
         """All but the held-out pictures; if few, with shifted and scaled copies, up to the number of scenes."""
-        pairs, _ = self.split
-        return self.read(pairs, times=max(1, TRAINING // max(1, len(pairs))))
+        return self.both[0]
 
-    @cached_property
+    @property
     def held_out(self) -> Captioned:
         """What it never sees."""
-        _, pairs = self.split
-        return self.read(pairs)
+        return self.both[1]
+
+    @cached_property
+    def both(self) -> tuple[Captioned, Captioned]:
+        """What to train on, and what is held out; those that cannot be read are left out, with one warning for all.
+
+        Raises ValueError if what is left is too little to learn from.
+        """
+        pairs, unseen = self.split
+        times = max(1, TRAINING // max(1, sum(bool(caption) for _, caption in pairs)))
+        pictures, captions, bad = self.read(pairs, times)
+        others, their_captions, bad_too = self.read(unseen)
+        bad, n = bad + bad_too, len(pairs) + len(unseen)
+        lost = f"{len(bad)} of {n} pictures could not be read: {', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''}"
+        if n - len(bad) < LEAST:
+            raise ValueError(f"{self.folder}: {lost}; {LEAST} are the least to learn from")
+        if len({*captions}) < 2:
+            raise ValueError(f"{self.folder}: two captions that are not held out are the least to learn from")
+        if bad:
+            warnings.warn(lost, stacklevel=2)
+        return (pictures, captions), (others, their_captions)
 
     @cached_property
     def split(self) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]]]:
@@ -68,7 +87,7 @@ class Folder:
             both[caption in unseen].append((file, caption))
         return both
 
-    def read(self, pairs: list[tuple[Path, str]], times: int = 1) -> Captioned:
+    def read(self, pairs: list[tuple[Path, str]], times: int = 1) -> tuple[np.ndarray, list[str], list[str]]:
         """Read these pictures, as this source wants them."""
         return folder.read(pairs, Path(self.folder), self.size, self.pad, self.mirror, times)
 
@@ -77,9 +96,15 @@ Source = Scenes | Folder
 
 
 def shown(source: Source) -> Captioned:
-    """Eight held-out pictures, to show progress; training pictures, if fewer are held out."""
+    """Eight held-out pictures, to show progress; training pictures, if fewer are held out.
+
+    They are spread over the whole set, and their captions differ if there are eight different ones.
+    """
     pictures, captions = source.held_out if len(source.held_out[1]) >= 8 else source.training
-    return pictures[:8], captions[:8]
+    first = np.sort(np.unique(captions, return_index=True)[1])  # where each different caption first occurs
+    some = first if len(first) >= 8 else np.arange(len(captions))
+    chosen = some[np.arange(8) * len(some) // 8]
+    return pictures[chosen], [captions[i] for i in chosen]
 
 
 def chosen(
@@ -89,6 +114,8 @@ def chosen(
     pad: str | None,
     mirror: bool,
     held_out: str | None,  # a file with a caption in each line, or a fraction; None: a tenth
+    begun: bool,  # whether the directory holds anything that is trained, or half trained
+    resume: bool,
 ) -> Source:
     """What to train on: what the options say or, for a resumed run, what it began with.
 
@@ -98,18 +125,20 @@ def chosen(
         raise ValueError("--pad, --mirror and --held-out go with --data")
     pixels = size or scenes.SIZE
     source = of_folder(data, pixels, pad, mirror, held_out or "0.1") if data else Scenes(pixels)
-    if not (out / FILE).is_file():
+    if not (out / FILE).is_file() or not (begun or resume):
         return source
-    begun = load(out)
-    if (data or size) and begun != source:
+    earlier = load(out)
+    if not (data or size):
+        return earlier
+    if begun and earlier != source:
         raise ValueError(f"{out} is trained on something else (see {out / FILE}): leave --data and --size out to go on")
-    return begun
+    return source
 
 
 def of_folder(data: Path, size: int, pad: str | None, mirror: bool, held_out: str) -> Folder:
     """A folder, with some of its captions held out. Raises ValueError if there is too little to learn from."""
     data = data.expanduser().resolve()
-    found = [caption for _, caption in folder.captioned(data)]
+    found = [caption for _, caption in folder.captioned(data) if caption]
     if len(found) < LEAST:
         raise ValueError(f"{data} has {len(found)} captioned pictures: {LEAST} are the least to learn from")
     try:
@@ -125,10 +154,12 @@ def held_out_captions(
 ) -> tuple[str, ...]:
     """Which captions to hold out. Raises ValueError for unknown captions, an empty file, or fewer than two left."""
     different = sorted({*found})
+    if len(different) < 2:
+        raise ValueError(f'all pictures have the same caption, "{different[0]}": give them at least two different ones')
     try:
         fraction = float(wanted)
     except ValueError:
-        chosen = [" ".join(line.split()) for line in folder.text_of(Path(wanted)).splitlines() if line.strip()]
+        chosen = [" ".join(line.split()) for line in folder.text_of(Path(wanted)).split("\n") if line.strip()]
         if not chosen:
             raise ValueError(f'--held-out must be a fraction, or a file of captions; "{wanted}" is neither') from None
         if missing := [caption for caption in chosen if caption not in different]:

@@ -33,7 +33,7 @@ WIDTHS = {  # pixels a side -> channels of the VAE's and of the U-Net's levels; 
     96: ((16, 32, 80, 112), (128, 144)),
     128: ((32, 64, 160, 224), (256, 288)),
 }
-MOST = 10_000_000  # steps
+MOST = 1_000_000  # steps
 SEEDS = 4294  # a step's own seed is seed * 1,000,003 + step, of which torch's generator takes 32 bits
 WRITES = {"clip": ("clip", "text_encoder", "tokenizer")}  # what a part writes; every other: a folder of its own name
 
@@ -42,6 +42,9 @@ def run_clip(out: Path, source: sources.Source, board: Board, **options) -> Call
     """Train CLIP and its tokenizer."""
     pictures, captions = source.training
     tokenizer = new_tokenizer(captions)
+    if sum(" " not in caption for caption in captions) > len(captions) / 2:
+        note = "most captions have no spaces: to the model each is one word, so it cannot combine their parts anew"
+        warnings.warn(note, stacklevel=2)
     if long := sum(len(tokens) > LENGTH for tokens in tokenizer(captions, verbose=False).input_ids):
         cut = f"{long} of {len(captions)} captions are over {LENGTH - 2} tokens: the rest is cut off"
         warnings.warn(cut, stacklevel=2)
@@ -106,10 +109,13 @@ def check_options(
     seed: int,
     precision: str | None,
     size: int | None,
+    data: Path | None,
 ) -> None:
     """Raise ValueError for options that cannot work."""
     if not set(chosen) <= set(RUNS):
         raise ValueError(f'cannot train "{chosen[0]}": choose one of clip, vae, unet, all, judge, fast')
+    if chosen == ("judge",) and (data or size):
+        raise ValueError("a judge learns scenes of 64 pixels: leave --data and --size out")
     if steps is not None and not 1 <= steps <= MOST:
         raise ValueError(f"--steps must be from 1 to {MOST:,}; got {steps}")
     if batch is not None and batch < 2:
@@ -154,17 +160,19 @@ def held(out: Path, processes: PartialState) -> Generator[None]:
     try:
         lock.acquire()
     except Timeout:
-        there = f"process {holder.read_text()} is training in {out}"
-        raise ValueError(f"{there}: wait for it, or give another --out") from None
+        try:
+            who = f"process {holder.read_text()}"
+        except FileNotFoundError:  # it has not said yet which it is
+            who = "another process"
+        raise ValueError(f"{who} is training in {out}: wait for it, or give another --out") from None
     try:
         holder.write_text(str(os.getpid()))
         for left in leftovers(out):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         yield
     finally:
-        holder.unlink()
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
+        holder.unlink(missing_ok=True)
+        lock.release()  # its file stays: without it, whoever waits for it and whoever comes later would both begin
 
 
 def files_of(out: Path, part: str) -> list[Path]:  # the checkpoint comes first
@@ -208,19 +216,20 @@ def main(
     """Train the parts of a small Stable Diffusion on pictures that the course draws, or on your own."""
     chosen = TOGETHER.get(what, (what,))
     with one_line():
-        check_options(chosen, out, steps, batch, seed, precision, size)
-        source = sources.chosen(out, data, size, pad, mirror, held_out)
+        check_options(chosen, out, steps, batch, seed, precision, size, data)
+        anything = any(file.exists() for part in RUNS if part != "judge" for file in files_of(out, part))
+        source = sources.chosen(out, data, size, pad, mirror, held_out, anything, resume)
         options = {"seed": seed, "precision": precision or runs.best_precision()}
         options |= {name: number for name, number in (("steps", steps), ("batch", batch)) if number}
         processes = PartialState(cpu=runs.shared_cpu())  # one, or as many as `torchrun` or `accelerate launch` started
+        for part in chosen:
+            memory.check_batch(part, batch or usual(part, "batch"), source.size, parts.best_device())
         with held(out, processes):
             begun = [part for part in chosen if any(file.exists() for file in files_of(out, part))]
             if begun and not resume:
                 there = f"{out} already holds {' and '.join(begun)}"
                 raise ValueError(f"{there}: add --resume to go on, or give another --out")
-            for part in chosen:
-                memory.check_batch(part, batch or usual(part, "batch"), source.size, parts.best_device())
-            if processes.is_main_process:
+            if processes.is_main_process and what != "judge":  # which learns scenes, whatever the model is trained on
                 sources.save(source, out)
             board = Board(out / "progress.png", {part: steps or usual(part, "steps") for part in chosen})
             for part in chosen:
