@@ -1,5 +1,7 @@
 """How far a training is, as one picture."""
 
+import warnings
+
 import numpy as np
 import torch
 from PIL import Image
@@ -24,6 +26,16 @@ def test_the_picture_is_drawn_anew_with_what_the_model_makes(tmp_path):
     assert (before[:, right] == 255).all() and (after[:, right] != 255).any()
     shown.show([3.0, 2.0], torch.ones(8, 3, 8, 8), ["a cat"] * 8)
     assert not [x for x in tmp_path.iterdir() if x != file]
+
+
+def test_any_caption_and_a_loss_of_zero_are_drawn_without_a_word(tmp_path):
+    shown = Board(tmp_path / "progress.png", {"unet": 50})
+    shown.begin("unet")
+    odd = ["\N{CJK UNIFIED IDEOGRAPH-99AC}\N{CJK UNIFIED IDEOGRAPH-8ECA}", r"for $\odd and $5"]  # no formula
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        shown.show([0.0, 0.0], torch.zeros(8, 3, 8, 8), odd * 4)
+    assert (tmp_path / "progress.png").is_file()
 
 
 def test_it_says_how_long_all_parts_will_still_take(monkeypatch):

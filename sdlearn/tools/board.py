@@ -1,6 +1,7 @@
 """Training progress in one picture, to keep open while it runs: the loss, and what the model draws so far."""
 
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
@@ -45,10 +46,12 @@ class Board:
         every = max(1, len(losses) // 400)
         smooth = np.convolve(losses, np.ones(every) / every, "valid")[::every]
         curve.plot(np.arange(len(smooth)) * every, smooth, color="tab:blue", linewidth=1)
-        curve.set(xlabel="step", ylabel="loss", yscale="log", title=self.title(len(losses)))
+        scale = "log" if smooth.max() > 0 else "linear"
+        curve.set(xlabel="step", ylabel="loss", yscale=scale, title=self.title(len(losses)))
         if pictures is not None:
             self.draw(right, to_pictures(pictures), captions)
-        with whole_file(self.file) as new:
+        with whole_file(self.file) as new, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # such as a Chinese caption's
             figure.savefig(new, format="png", dpi=100)
 
     def draw(self, figure: SubFigure, pictures: np.ndarray, captions: Sequence[str]) -> None:
@@ -58,7 +61,7 @@ class Board:
             place.imshow(picture)
             place.set_axis_off()
         for place, caption in zip(places, captions, strict=False):  # where there are any
-            place.set_title(fill(caption, 28), fontsize=8)
+            place.set_title(fill(caption, 28), fontsize=8, parse_math=False)  # a dollar sign is one
 
     def title(self, done: int) -> str:
         """The part, the step, and about how many minutes are left for all parts."""
