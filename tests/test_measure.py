@@ -8,6 +8,7 @@ import torch
 from fastcore.script import CliError
 
 from sdlearn import judging, parts, scenes
+from sdlearn.clip import retrieval, tokenize
 from sdlearn.judging import Judge
 from sdlearn.parts import load_judge
 from sdlearn.tools import hub, measure
@@ -33,6 +34,17 @@ def test_shares_count_only_what_was_asked():
     wanted = [{"mount": attributes[0]["mount"]}, {"subject": "nobody"}]
     rates = judging.rates(load_judge(), scenes.to_tensor(pictures), wanted)
     assert rates == {"mount": 1.0, "subject": 0.0, "all": 0.5}
+
+
+def test_without_a_judge_clip_is_asked_once(tmp_path):
+    """ "found" is what `retrieval` says of the same pictures."""
+    clip, model = parts.load_clip(), parts.load("mini", "cpu")
+    pictures, captions, _ = scenes.sample(12, seed=5)
+    source = SimpleNamespace(training=(pictures, captions), held_out=(pictures[:1], captions[:1]))
+    found = measure.own_report(model, parts.MINI, source, n=99, seed=0, steps=1)
+    assert {*found} == {"real, seen", "generated, seen"}
+    right = retrieval(clip, scenes.to_tensor(pictures), tokenize(model.tokenizer, captions))
+    assert found["real, seen"]["found"] == pytest.approx(100 * right) and right > 0
 
 
 @pytest.mark.slow
