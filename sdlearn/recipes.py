@@ -80,7 +80,8 @@ def train_vae(
 
     losses = fit(vae, vae_loss, examples, steps, lr=2e-3, betas=(0.9, 0.99), **options)
     vae.register_to_config(scaling_factor=1.0)
-    vae.register_to_config(scaling_factor=scale_factor(encode(vae, scenes.to_tensor(pictures[:1024]))))
+    some = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))[:1024]
+    vae.register_to_config(scaling_factor=scale_factor(encode(vae, scenes.to_tensor(pictures[some.numpy()]))))
     return losses
 
 
