@@ -5,16 +5,12 @@ For LoRA the letters are the paper's (arXiv 2106.09685): W a frozen weight, A an
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from sdlearn import training
-from sdlearn.noising import q_sample
-from sdlearn.shapes import check_shape
+from sdlearn import noising, training
+from sdlearn.shapes import check_shape, kind
 
 
 def new_vector(
@@ -22,9 +18,9 @@ def new_vector(
     like: Tensor,  # k, tokens of words of the same kind
     eps: Tensor,  # d, drawn by the caller from N(0, 1)
 ) -> Tensor:  # d, where the new word starts
-    """Start near the words of its kind, but on none of them: mean + std eps, over their rows."""
+    """Start near the words of its kind: mean + std eps, over their rows; with one word, on it (arXiv 2208.01618)."""
     check_shape(eps, "eps", table.shape[1])
-    return table[like].mean(0) + table[like].std(0) * eps
+    return table[like].mean(0) + table[like].std(0, correction=min(1, len(like) - 1)) * eps
 
 
 class WithWord(nn.Module):
@@ -37,7 +33,7 @@ class WithWord(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, tokens: Tensor) -> Tensor:  # b c h w, b, b l -> b c h w
         """The vector stands in for the last row of the table, so the gradient reaches it and no other row."""
         rows = torch.cat([self.text_encoder.get_input_embeddings().weight[:-1], self.vector[None]])
-        text = functional_call(self.text_encoder, {"embeddings.token_embedding.weight": rows}, tokens)
+        text = torch.func.functional_call(self.text_encoder, {"embeddings.token_embedding.weight": rows}, tokens)
         return self.unet(x_t, t, encoder_hidden_states=text.last_hidden_state).sample
 
 
@@ -49,10 +45,10 @@ def prior_loss(
 ) -> Tensor:  # scalar
     """Mean error of the new pictures + weight times that of the old ones (DreamBooth, arXiv 2208.12242, eq. 2)."""
     check_shape(eps, "eps", *pred.shape)
-    check_shape(old, "old", len(pred))
+    if kind(old) != f"({len(pred)},) bool":  # of whole numbers, ~ is something else
+        raise ValueError(f"old must have shape ({len(pred)},) and dtype bool; got {kind(old)}")
     error = (pred - eps).square().flatten(1).mean(1)  # b
-    new = error[~old].mean()
-    return new + weight * error[old].mean() if old.any() else new
+    return error[~old].mean() + (weight * error[old].mean() if old.any() else 0)
 
 
 def train_word(
@@ -67,13 +63,15 @@ def train_word(
     loss: Callable[..., Tensor] = prior_loss,  # of predicted noise, noise, which are old, and their weight
     **options,  # of `training.fit`
 ) -> list[float]:  # the loss at each step
-    """Teach a word from a few pictures: noise them, and predict the noise."""
+    """Teach a word from a few pictures: noise them, and predict the noise. Raises ValueError if none is new."""
+    if old.dtype != torch.bool or old.all():
+        raise ValueError("old must have dtype bool, and be False for one picture at least")
     kinds = [which.nonzero().flatten() for which in (~old, old) if which.any()]
 
     def examples(g):
         i = torch.cat([kind[torch.randint(len(kind), (batch,), generator=g)] for kind in kinds])
         t, eps = torch.randint(1000, i.shape, generator=g), torch.randn(latents[i].shape, generator=g)
-        return q_sample(latents[i], t, eps), t, tokens[i], eps, old[i]
+        return noising.q_sample(latents[i], t, eps), t, tokens[i], eps, old[i]
 
     def of_batch(student, x_t, t, tokens, eps, old):
         return loss(student(x_t, t, tokens), eps, old, 1.0)
@@ -93,10 +91,11 @@ def lora(
 
 
 class LoRA(nn.Module):
-    """A linear layer with a LoRA beside it; the layer may be a LoRA itself."""
+    """A linear layer with a LoRA beside it, A (r i) and B (o r); the layer may be a LoRA itself."""
 
-    def __init__(self, layer: Any, A: Tensor, B: Tensor, scale: float):
+    def __init__(self, layer: "nn.Linear | LoRA", A: Tensor, B: Tensor, scale: float):
         super().__init__()
+        self.in_features, self.out_features = layer.in_features, layer.out_features
         self.layer, self.A, self.B, self.scale = layer, nn.Parameter(A.clone()), nn.Parameter(B.clone()), scale
 
     def forward(self, x: Tensor) -> Tensor:  # b l i -> b l o
@@ -110,38 +109,41 @@ class LoRA(nn.Module):
 
 
 def new_lora(
-    unet: UNet2DConditionModel,
+    unet: nn.Module,  # of diffusers; it may have LoRAs already
     rank: int = 4,
     seed: int = 0,
 ) -> dict[str, Tensor]:  # names as in diffusers' files -> A or B, for the four projections of each attention
-    """A is random and B zero, so that at first nothing changes (arXiv 2106.09685, section 4.1)."""
+    """A is random, as in peft, and B zero, so that at first nothing changes (arXiv 2106.09685, section 4.1)."""
     g, weights = torch.Generator().manual_seed(seed), {}
     for name, layer in unet.named_modules():
         if name.endswith(("to_q", "to_k", "to_v", "to_out.0")):
-            uniform = 2 * torch.rand(rank, layer.in_features, generator=g) - 1
-            weights[f"{name}.lora_A.weight"] = uniform / layer.in_features**0.5  # as peft and torch draw it
-            weights[f"{name}.lora_B.weight"] = torch.zeros(layer.out_features, rank)
+            i, o = layer.in_features, layer.out_features
+            weights[f"{name}.lora_A.weight"] = (2 * torch.rand(rank, i, generator=g) - 1) / i**0.5
+            weights[f"{name}.lora_B.weight"] = torch.zeros(o, rank)
     return weights
 
 
 def put_lora(
-    unet: UNet2DConditionModel,
+    unet: nn.Module,  # of diffusers; it may have LoRAs already
     weights: dict[str, Tensor],  # from `new_lora`, `take_lora`, or a file
     scale: float = 1.0,
-) -> UNet2DConditionModel:  # a copy, in which only LoRAs can be trained
+) -> nn.Module:  # a copy, in which only LoRAs can be trained
     """Put a LoRA beside each layer that it names. Raises ValueError for weights that are not a LoRA of this U-Net."""
     unet, weights = copy.deepcopy(unet).requires_grad_(False), {k.removeprefix("unet."): x for k, x in weights.items()}
-    layers, names = dict(unet.named_modules()), {name.rsplit(".lora_", 1)[0] for name in weights}
+    layers = {name: layer for name, layer in unet.named_modules() if isinstance(layer, nn.Linear | LoRA)}
+    names = {name.rsplit(".lora_", 1)[0] for name in weights}
     if {*weights} != {f"{name}.lora_{x}.weight" for name in names for x in "AB"} or not names <= {*layers}:
         raise ValueError(f"wanted A and B for layers of this U-Net; got {', '.join(sorted(weights)[:2])} ...")
     for name in names:
         A, B = (weights[f"{name}.lora_{x}.weight"] for x in "AB")
+        check_shape(A, f"{name}.lora_A.weight", "r", layers[name].in_features)
+        check_shape(B, f"{name}.lora_B.weight", layers[name].out_features, len(A))
         unet.set_submodule(name, LoRA(layers[name], A, B, scale))
     return unet
 
 
 def take_lora(
-    unet: UNet2DConditionModel,  # from `put_lora`
+    unet: nn.Module,  # from `put_lora`
 ) -> dict[str, Tensor]:  # as from `new_lora`
     """The weights of a LoRA, to save them or to put them elsewhere."""
     loras = {name: layer for name, layer in unet.named_modules() if isinstance(layer, LoRA)}

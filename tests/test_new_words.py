@@ -63,6 +63,17 @@ def test_a_vector_starts_at_the_mean_as_far_away_as_the_others():
     assert_close(gap.norm(), table[like].std(0).norm(), rtol=0.15, atol=0)
 
 
+def test_beside_one_word_a_vector_starts_on_it():
+    """Textual inversion's own case: there is no standard deviation, so nothing is added."""
+    table = draw(30, 8)
+    assert torch.equal(new_vector(table, torch.tensor([3]), draw(8, seed=1)), table[3])
+
+
+def test_beside_several_words_the_standard_deviation_is_torchs_own():
+    table, like, eps = draw(30, 8), torch.tensor([3, 9]), draw(8, seed=1)
+    assert torch.equal(new_vector(table, like, eps), table[like].mean(0) + table[like].std(0) * eps)
+
+
 def test_a_vector_of_another_length_is_refused():
     with pytest.raises(ValueError, match=r"eps must have shape \(8,\); got \(1, 8\)"):
         new_vector(draw(30, 8), torch.tensor([3, 9]), draw(1, 8))
@@ -113,6 +124,20 @@ def test_prior_loss_wants_one_mark_per_picture():
     pred, eps = draw(2, 5, 4, 8, 8)
     with pytest.raises(ValueError, match="old must have shape"):
         prior_loss(pred, eps, torch.zeros(5, 1, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("old", [torch.tensor([0, 0, 0, 1, 1]), torch.zeros(5), torch.zeros(4).bool(), [True] * 5])
+def test_prior_loss_wants_marks_that_are_true_or_false(old):
+    with pytest.raises(ValueError, match=r"old must have shape \(5,\) and dtype bool; got "):
+        prior_loss(*draw(2, 5, 4, 8, 8), old)
+
+
+@pytest.mark.parametrize("marks", [torch.tensor([0, 0, 1, 1]), torch.ones(4, dtype=torch.bool)])
+def test_a_word_is_not_learnt_without_new_pictures_or_from_marks_that_are_numbers(unet, text_encoder, marks):
+    latents, tokens, _ = lesson()
+    student = WithWord(text_encoder, unet, draw(WIDTH))
+    with pytest.raises(ValueError, match="old must have dtype bool, and be False for one picture at least"):
+        train_word(student, latents, tokens, marks, lr=1e-3, steps=1, loss=lambda pred, *_: pred.mean())
 
 
 @pytest.mark.parametrize("way", ["vector", "lora", "all"])
@@ -208,6 +233,33 @@ def test_the_unet_that_is_given_stays_as_it_is(unet):
     next(layer for layer in student.modules() if isinstance(layer, LoRA)).merged()
     assert unet.state_dict().keys() == before.keys()
     assert all(torch.equal(x, before[name]) for name, x in unet.state_dict().items())
+
+
+def test_a_new_lora_fits_beside_one_that_is_there(unet):
+    one = put_lora(unet, random_lora(unet))
+    weights = new_lora(one, seed=7)
+    assert all(torch.equal(x, weights[name]) for name, x in new_lora(unet, seed=7).items())
+    assert torch.equal(predicted(put_lora(one, weights)), predicted(one))
+
+
+def test_a_lora_of_a_wider_unet_is_refused(unet):
+    with pytest.raises(ValueError, match=r"to_\w\S*\.lora_[AB]\.weight must have shape .*; got"):
+        put_lora(unet, new_lora(new_unet(text_width=WIDTH, widths=(32, 64))))
+
+
+@pytest.mark.parametrize("part, shape", [("A", (2, WIDTH + 1)), ("A", (WIDTH,)), ("B", (16, 3)), ("B", (17, 2))])
+def test_a_lora_of_another_shape_is_refused(unet, part, shape):
+    name = next(name for name in new_lora(unet) if name.endswith("attn2.to_k.lora_A.weight"))
+    right = {x: new_lora(unet, 2)[x] for x in (name, name.replace("_A", "_B"))}
+    put_lora(unet, right)
+    with pytest.raises(ValueError, match=rf"attn2\.to_k\.lora_{part}\.weight must have shape"):
+        put_lora(unet, right | {name.replace("_A", f"_{part}"): torch.zeros(shape)})
+
+
+def test_a_lora_beside_a_convolution_is_refused(unet):
+    weights = {"conv_in.lora_A.weight": torch.zeros(2, 4), "conv_in.lora_B.weight": torch.zeros(16, 2)}
+    with pytest.raises(ValueError, match=r"wanted A and B for layers of this U-Net; got conv_in\.lora_A"):
+        put_lora(unet, weights)
 
 
 @pytest.mark.parametrize("spoil", ["half", "other names", "another model"])
