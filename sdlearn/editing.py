@@ -21,13 +21,13 @@ ALPHA_BAR = STABLE_DIFFUSION.alpha_bar
 
 
 def levels(
-    steps: int = 20,  # of DDIM, at strength 1
+    steps: int = 20,  # of DDIM, at strength 1: 1 to 999
     strength: float = 1.0,  # the fraction of the steps to take: above 0, up to 1
 ) -> list[int]:  # falling; the last is 0, clean
-    """The levels that DDIM visits with Stable Diffusion's spacing; below strength 1 the last few, as in diffusers."""
+    """DDIM's levels with Stable Diffusion's spacing, the last few below strength 1; raises ValueError for others."""
     keep = int(steps * strength)
-    if not 1 <= keep <= steps:
-        raise ValueError(f"strength must leave 1 to {steps} of {steps} steps to go; got {strength}")
+    if not 1 <= keep <= steps < 1000:
+        raise ValueError(f"steps must lie below 1000, and strength leave 1 to {steps} of them; got {steps}, {strength}")
     return [i * (1000 // steps) + 1 for i in reversed(range(keep))] + [0]
 
 
@@ -54,6 +54,7 @@ def all_of(
     guidance_scale: float,
 ) -> Tensor:  # b c h w
     """Guidance towards several prompts at once: eps_empty + s sum_i (eps_i - eps_empty) (arXiv 2206.01714)."""
+    check_shape(torch.stack(eps_parts), "eps_parts", "n", *eps_empty.shape)
     return eps_empty + guidance_scale * sum(eps - eps_empty for eps in eps_parts)
 
 
@@ -111,6 +112,8 @@ def injected(
     *kinds: str,  # "attn1": self-attention; "attn2": cross-attention
 ) -> Generator[None]:
     """While in use, the second half of a batch attends as the first half does (prompt to prompt, arXiv 2208.01626)."""
+    if not {*kinds} <= {"attn1", "attn2"}:
+        raise ValueError(f'kinds must be "attn1", "attn2" or both; got {kinds}')
     before = unet.attn_processors
     unet.set_attn_processor({n: follow_the_first if n.split(".")[-2] in kinds else p for n, p in before.items()})
     try:
@@ -143,8 +146,5 @@ def steered(
     push: Tensor,  # b c h w, the output of an adapter
 ) -> Generator[None]:
     """While in use, `push` is added to the output of the U-Net's first convolution."""
-    hook = unet.conv_in.register_forward_hook(lambda module, given, out: out + push)
-    try:
+    with unet.conv_in.register_forward_hook(lambda module, given, out: out + push):  # removed at the end
         yield
-    finally:
-        hook.remove()

@@ -1,5 +1,6 @@
 """Lesson 6: paths, predictors and what steers them; against the library's pipelines and a closed form."""
 
+import copy
 from itertools import pairwise
 
 import pytest
@@ -57,13 +58,20 @@ def noise(*shape, seed=0):
 # ---------------------------------------------------------------- paths
 
 
-@pytest.mark.parametrize("steps", [1, 7, 20, 30, 1000])
+@pytest.mark.parametrize("steps", [1, 7, 20, 30, 600, 999])
 def test_a_path_is_the_scheduler_s_timesteps_and_the_clean_end(small, steps):
     scheduler = type(small.scheduler).from_config(small.scheduler.config)
-    if steps < 1000:  # there the scheduler would begin at 1000, which the U-Net does not know
-        scheduler.set_timesteps(steps)
-        assert levels(steps) == [*scheduler.timesteps.tolist(), 0]
-    assert len(levels(steps)) == steps + 1
+    scheduler.set_timesteps(steps)
+    assert levels(steps) == [*scheduler.timesteps.tolist(), 0]
+    assert len(levels(steps)) == steps + 1 and levels(steps)[0] < len(ALPHA_BAR)
+
+
+@pytest.mark.parametrize("steps", [1000, 1500])
+def test_more_steps_than_levels_are_refused(steps):
+    """With 1000 the path would begin at 1000, which neither the schedule nor the U-Net knows."""
+    for strength in (1.0, 0.5):
+        with pytest.raises(ValueError, match=f"steps must lie below 1000, .*; got {steps}, {strength}"):
+            levels(steps, strength)
 
 
 @pytest.mark.parametrize("strength, keep", [(1.0, 10), (0.6, 6), (0.29, 2), (0.1, 1)])
@@ -73,7 +81,7 @@ def test_a_strength_keeps_the_last_steps(strength, keep):
 
 @pytest.mark.parametrize("strength", [0.0, 0.05, 1.2, -0.5])
 def test_a_strength_that_leaves_no_step_or_too_many_is_refused(strength):
-    with pytest.raises(ValueError, match="strength must leave 1 to 10 of 10 steps to go; got"):
+    with pytest.raises(ValueError, match=f"strength leave 1 to 10 of them; got 10, {strength}"):
         levels(10, strength)
 
 
@@ -139,6 +147,12 @@ def test_all_of_one_is_guidance_and_twice_the_same_is_guidance_doubled():
     torch.testing.assert_close(all_of(empty, [one, two], 0.0), empty)
 
 
+@pytest.mark.parametrize("shape", [(1, 4, 8, 8), (2, 1, 8, 8), (4, 8, 8)])
+def test_all_of_refuses_predictions_that_would_broadcast(shape):
+    with pytest.raises(ValueError, match=r"eps_parts must have shape \(n, 2, 4, 8, 8\); got"):
+        all_of(noise(2, 4, 8, 8), [torch.zeros(shape)] * 3, 3.0)
+
+
 # ---------------------------------------------------------------- the same as the library's pipelines
 
 
@@ -173,6 +187,17 @@ def test_inpainting_is_the_pipeline_s(small, predict):
     mine = follow(predict, eps, levels(5), lambda x, t: keep_outside(x, t, x0, eps, mask))
     torch.testing.assert_close(mine, want, **CLOSE)
     assert torch.equal(torch.where(mask == 0, mine, x0), x0)
+
+
+def test_a_half_precision_unet_is_followed_in_half_precision(small, words):
+    text, x0, eps = words("a cat"), noise(1, 4, 8, 8, seed=1), noise(1, 4, 8, 8, seed=7)
+    want = image_to_image(predictor(small.unet, text), x0, eps, levels(5, 0.6))
+    half = [x.bfloat16() for x in (text, x0, eps)]
+    with parts.quiet():
+        unet = copy.deepcopy(small.unet).bfloat16()
+    got = image_to_image(predictor(unet, half[0]), *half[1:], levels(5, 0.6))
+    assert got.dtype == torch.bfloat16
+    assert (got.float() - want).abs().mean() < 0.05 * want.std()
 
 
 def test_a_mask_of_ones_changes_nothing_and_one_of_zeros_gives_the_picture():
@@ -220,6 +245,14 @@ def test_only_the_layers_named_are_changed_and_an_error_leaves_none_changed(smal
         for name, processor in small.unet.attn_processors.items():
             assert (processor is follow_the_first) == ("attn2" in name)
         raise KeyError
+    assert small.unet.attn_processors == before
+
+
+@pytest.mark.parametrize("kinds", [("self",), ("attn1", "cross"), ("attn3",)])
+def test_kinds_of_attention_that_there_are_not_are_refused(small, kinds):
+    before = small.unet.attn_processors
+    with pytest.raises(ValueError, match='kinds must be "attn1", "attn2" or both; got'), injected(small.unet, *kinds):
+        pass
     assert small.unet.attn_processors == before
 
 
@@ -446,7 +479,9 @@ def step_up(off=0, told=lambda t, t_up: t_up, start=lambda x, guess: x):
 UPS = {
     "6.5 ok": step_up(),
     "too few": lambda p, x, t, up, n: step_up()(p, x, t, up, max(0, n - 1)) if n != 1 else step_up()(p, x, t, up, 1),
-    "too many": lambda p, x, t, up, n: step_up(off=n > 0)(p, x, t, up, n),
+    "too many": step_up(off=1),
+    "nothing has moved": lambda p, x, t, up, n: x + 0,
+    "a step down": lambda p, x, t, up, n: ddim_step(x, p(x, t), ALPHA_BAR[up], ALPHA_BAR[t]),
     "the first guess": lambda p, x, t, up, n: step_up()(p, x, t, up, 0),
     "steps from x": step_up(start=lambda x, guess: guess),
     "lies at level t_up": step_up(told=lambda t, t_up: t),
