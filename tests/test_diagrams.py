@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from functools import cache
 from html.parser import HTMLParser
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import matplotlib
@@ -201,6 +201,25 @@ def test_no_line_runs_through_a_text(name):
                 if ((xs > x0) & (xs < x1) & (ys > y0) & (ys < y1)).any():
                     through.append((words(text), mark.get("d")))
     assert through == []
+
+
+def arrows(name):
+    """Start and end of each line that ends in a tip; the tip begins 6 before its end."""
+    marks = list(root(name))
+    found = [points(line)[[0, -1]] for line, tip in pairwise(marks) if is_line(line) and tip.get("fill") == LINE]
+    return [tuple(map(tuple, ends)) for ends in found]
+
+
+@pytest.mark.parametrize("name", ["five parts", "guidance"])
+def test_the_scheduler_gets_the_noise_and_the_latents_and_gives_the_next(name):
+    text = next(text for text in texts(name) if words(text) == "scheduler")
+    x0, y0, x1, y1 = extent([mark for mark in grounds(name, text) if is_box(mark)][-1])
+    near = lambda x, y: x0 - 10 <= x <= x1 + 10 and y0 - 10 <= y <= y1 + 10  # noqa: E731
+    into = [start for start, end in arrows(name) if near(*end)]
+    out = [end for start, end in arrows(name) if near(*start) and start[1] > y1]
+    assert len(into) == 2 and len(out) == 1
+    other = max(into, key=lambda start: start[1])  # from where the next latents arrive
+    assert np.hypot(*np.subtract(other, out[0])) < 45
 
 
 # ---------------------------------------------------------------- colours

@@ -35,7 +35,7 @@ def five_parts(
 ) -> Diagram:
     """From a prompt to a picture: the five parts, and the shapes of what flows between them."""
     about = "A prompt goes through tokenizer and text encoder into the U-Net. U-Net and scheduler take turns to make "
-    about += "random latents less noisy. At the end the VAE decoder turns the latents into a picture."
+    about += "random latents less noisy: both get the latents. At the end the VAE decoder turns them into a picture."
     d = Drawing("The five parts of Stable Diffusion", about, 476, here)
     encode_prompt(d, text)
     loop(d, latents, steps)
@@ -80,9 +80,10 @@ def loop(
     d.latents(470, 202, 0, 1, seed=2)
     d.code(470, 242, shape(*latents))
     d.box(585, 202, 116, 60, "scheduler", "scheduler", "lessons 3, 5", learned=False)
-    d.text(475, 272, f"repeat {steps} times", colour=COLOURS["scheduler"])
+    d.text(600, 132, f"repeat {steps} times", colour=COLOURS["scheduler"])
     d.arrows([(365, 144), (365, 171)], [(424, 202), (442, 202)], [(508, 202), (526, 202)])
-    d.arrows([(585, 233), (585, 290), (492, 290), (492, 338)], [(452, 338), (452, 290), (365, 290), (365, 233)])
+    d.arrows([(610, 233), (610, 290), (492, 290), (492, 338)], [(452, 338), (452, 290), (365, 290), (365, 233)])
+    d.arrow((472, 338), (472, 270), (560, 270), (560, 233))
 
 
 # ---------------------------------------------------------------- lessons 1 and 2
@@ -198,7 +199,7 @@ def guidance_loop(
     """One step of the loop: the latents twice, two predictions, guided to one, and a little less noise."""
     about = "The latents go into the U-Net twice, in one batch, with the empty prompt and with yours. Guidance turns "
     about += "the two predictions into one, and the scheduler takes a little of that noise out of the latents."
-    d = Drawing("One step of the loop, with guidance", about, 450)
+    d = Drawing("One step of the loop, with guidance", about, 468)
     d.latents(62, 224, 0.6, 0.8)
     d.caption(62, 264, "latents x_t", shape(*latents))
     d.caption(170, 348, "twice", shape(*latents, b="2b"))
@@ -208,9 +209,11 @@ def guidance_loop(
     d.text(638, 208, "ε", 14)
     d.box(722, 224, 120, 64, "scheduler", "scheduler", "one step", learned=False)
     d.arrows([(478, 144), (560, 144), (560, 191)], [(478, 304), (560, 304), (560, 257)], [(619, 224), (661, 224)])
-    d.arrow((722, 257), (722, 412), (62, 412), (62, 298))
-    d.bar(410, 412, 250, 24, PAPER)
-    d.text(410, 412, "a little less noisy: the next x_t")
+    d.arrow((702, 257), (702, 408), (82, 408), (82, 298))
+    d.arrow((42, 298), (42, 444), (742, 444), (742, 257))
+    for y, words in ((408, "a little less noisy: the next x_t"), (444, "the latents x_t, to take the noise out of")):
+        d.bar(410, y, 290, 24, PAPER)
+        d.text(410, y, words)
     return d.done()
 
 
