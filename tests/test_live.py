@@ -5,6 +5,8 @@ import json
 import math
 import random
 import re
+import runpy
+import shutil
 import struct
 import unicodedata
 
@@ -364,6 +366,18 @@ def test_a_map_without_differences_is_no_crash():
 
 
 # ---------------------------------------------------------------- the files themselves
+
+
+def test_a_model_without_a_unet_of_one_step_leaves_none_from_an_earlier_build(tmp_path):
+    build = runpy.run_path(str(LIVE / "build.py"))
+    fast = tmp_path / "with" / build["FAST"]
+    shutil.copytree(parts.MINI, tmp_path / "with", dirs_exist_ok=True)
+    fast.parent.mkdir(exist_ok=True)
+    fast.write_bytes(b"weights")
+    shutil.copytree(tmp_path / "with", tmp_path / "without", ignore=shutil.ignore_patterns("fast"))
+    for model in ("with", "without"):
+        build["copy_model"](tmp_path / model, tmp_path / "page")
+        assert (tmp_path / "page" / build["FAST"]).exists() == (model == "with")
 
 
 def test_the_pages_files_are_short_and_ask_no_other_host():

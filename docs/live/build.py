@@ -1,5 +1,7 @@
 """Put the live page together: `python docs/live/build.py OUT`, after `npm ci --prefix docs/live --ignore-scripts`.
 
+With your own model: `python docs/live/build.py OUT runs/mine`; to see it, `python -m http.server --directory OUT`.
+
     OUT/*.html, *.css, *.js     this folder's own files
     OUT/ort/                    onnxruntime-web: one module, and its WebAssembly packed with gzip
     OUT/graphs/                 what `sdlearn-export` writes
@@ -51,6 +53,7 @@ def copy_model(model: Path, out: Path) -> None:
     """Copy what the page needs of a model."""
     for name in (*COPIED, "vae/config.json"):
         place(model / name, out / name)
+    (out / FAST).unlink(missing_ok=True)  # an earlier build may have put another model's here
     if (model / FAST).is_file():
         place(model / FAST, out / FAST)
     weights = load_file(model / "vae" / parts.WEIGHTS["vae"])
@@ -66,6 +69,6 @@ def place(source: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("give the folder to put the page into: python docs/live/build.py OUT")
-    build(Path(sys.argv[1]))
+    if len(sys.argv) not in (2, 3):
+        sys.exit("give the folder to put the page into, and a model of your own if you like: build.py OUT runs/mine")
+    build(*map(Path, sys.argv[1:]))
