@@ -392,7 +392,7 @@ def test_two_tabs_draw_at_once_and_a_tab_that_was_closed_opens_again(fresh, site
 def test_without_webassembly_a_line_says_so(fresh, site):
     page = fresh(script="delete window.WebAssembly")
     page.goto(site.address)
-    assert "no WebAssembly" in complaint(page)
+    assert "too old: the page needs WebAssembly" in complaint(page)
 
 
 def test_a_network_that_fails_halfway_is_told_and_tried_again(fresh, site):
@@ -526,6 +526,9 @@ def test_nothing_is_cut_off_at_any_width(fresh, site, width):
     over = """all => all.filter(one => { const box = one.getBoundingClientRect()
         return box.width && (box.left < 0 || box.right > innerWidth) }).map(one => one.outerHTML.slice(0, 80))"""
     assert page.locator("main *:not(#folder)").evaluate_all(over) == []
+    lines = "all => all.map(one => one.getBoundingClientRect().height / parseFloat(getComputedStyle(one).lineHeight))"
+    broken = max(page.locator(".words span").evaluate_all(lines)) > 1.5
+    assert not broken or width < 400
 
 
 def test_what_is_fetched_is_listed_and_small(fresh, site):
@@ -599,6 +602,52 @@ def test_a_fast_unet_that_does_not_come_is_told_and_the_page_draws_on(fresh, has
     drawn(page)
 
 
+def test_a_fast_unet_that_does_not_come_leaves_a_picture_that_is_being_drawn_alone(fresh, hasty):
+    page = fresh()
+    page.goto(hasty.address + SHORT)
+    drawn(page)
+    hasty.cut = ("fast/model.safetensors", 1_000_000)
+    draw(page, steps=100)
+    page.wait_for_selector("figure")
+    page.get_by_label("Draw as I type").click()
+    assert complaint(page).startswith("the download stopped at ")
+    hasty.cut = None
+    page.said.clear()
+    playwright.expect(page.locator("#stop")).to_be_enabled()
+    page.wait_for_selector("figure.whole")
+    playwright.expect(page.locator("#status")).to_contain_text("Drawn in ")
+
+
+def test_the_picture_of_one_step_follows_every_change_of_the_seed(fresh, hasty):
+    page = fresh()
+    page.goto(hasty.address + SHORT + "&seed=3")
+    drawn(page)
+    page.get_by_label("Draw as I type").check()
+    sketched(page, 3)
+    page.get_by_label("Leaf through the seeds").fill("41")
+    assert (sketched(page, 41) - in_one_step(hasty.model, "a cat", 41)).abs().max() <= 1
+    assert page.input_value("#seed") == "41"
+    page.get_by_role("button", name="Another").click()
+    sketched(page, page.input_value("#seed"))
+    drawn(page)
+    page.go_back()
+    assert (sketched(page, 3) - in_one_step(hasty.model, "a cat", 3)).abs().max() <= 1
+
+
+def test_with_another_model_the_picture_of_one_step_says_whose_it_is(fresh, hasty, tmp_path):
+    page, caption = fresh(), "one step of the course's model"
+    page.goto(hasty.address + SHORT)
+    drawn(page)
+    page.get_by_label("Draw as I type").check()
+    sketched(page, 0)
+    assert caption not in page.text_content("#sketch p")
+    page.set_input_files("#folder", other_model(tmp_path / "mine", seed=2))
+    playwright.expect(page.locator("#sketch p")).to_contain_text(caption, timeout=1000 * SECONDS)
+    drawn(page)
+    page.select_option("#model", "course")
+    playwright.expect(page.locator("#sketch p")).not_to_contain_text(caption)
+
+
 def test_without_such_a_unet_nothing_is_offered(fresh, site):
     def without(route):
         route.fulfill(json={name: size for name, size in route.fetch().json().items() if "fast" not in name})
@@ -620,7 +669,7 @@ def test_without_such_a_unet_nothing_is_offered(fresh, site):
 def lesson(fresh, site):
     """Opens a page of the book that has one control."""
 
-    def open_lesson(name):
+    def open_lesson(name, script=""):
         book = site.folder / "notebooks"
         book.mkdir(exist_ok=True)
         module = '<script type="module" src="../live/lesson.js"></script>'
@@ -628,9 +677,9 @@ def lesson(fresh, site):
             f'<!doctype html><link rel="icon" href="data:,"><div data-live="{name}"></div>{module}'
         )
         (site.folder / "live").exists() or (site.folder / "live").symlink_to(site.folder)  # where the book has it
-        page = fresh()
+        page = fresh(script=script)
         page.goto(f"{site.address}notebooks/lesson.html")
-        page.get_by_role("button", name="Try it here").click()
+        page.get_by_role("button", name="24 MB, once").click()
         return page
 
     return open_lesson
@@ -695,5 +744,43 @@ def test_a_control_whose_network_fails_says_so_and_can_be_tried_again(lesson, si
     playwright.expect(page.get_by_role("alert")).to_contain_text("the download stopped at ", timeout=1000 * SECONDS)
     site.cut = None
     page.said.clear()
-    page.get_by_role("button", name="Try it here").click()
+    page.get_by_role("button", name="Move the guidance here").click()
     until(page, "guidance 4")
+    assert len(page.workers) == 1
+
+
+def test_a_slider_that_moves_faster_than_pictures_come_shows_the_last_and_not_all(lesson):
+    page = lesson(
+        "noise",
+        script="""window.asked = 0
+        const post = Worker.prototype.postMessage
+        Worker.prototype.postMessage = function (message) {
+            asked += message.do === "decode"
+            return post.call(this, message)
+        }""",
+    )
+    until(page, "t = 300")
+    before = page.evaluate("asked")
+    page.get_by_label("t", exact=True).evaluate("""slider => {
+        for (let t = 500; t < 600; t++) {
+            slider.value = t
+            slider.dispatchEvent(new Event("input"))
+        }
+    }""")
+    until(page, "t = 599")
+    assert page.evaluate("asked") - before == 2  # the first and the last
+
+
+def test_the_noise_slider_follows_the_models_own_schedule(lesson, site):
+    file = site.folder / "model" / "scheduler" / "scheduler_config.json"
+    before = file.read_text()
+    assert json.loads(before)["beta_end"] == 0.012
+    file.write_text(before.replace("0.012", "0.024"))
+    try:
+        page = lesson("noise")
+        until(page, "t = 300")
+    finally:
+        file.write_text(before)
+    alpha_bar = parts.load_scheduler().config | {"beta_end": 0.024}
+    signal = parts.make_scheduler("ddim", alpha_bar).alphas_cumprod[300].sqrt()
+    assert f"t = 300: {signal:.2f} x0" in page.get_by_role("status").text_content()

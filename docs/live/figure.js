@@ -1,4 +1,4 @@
-// One picture on the page: its film, its settings, and where each of its words was looked at.
+// One picture on the page: its film, its settings, and its attention: where the model used each word.
 
 import { coloured, paint } from "./picture.js"
 
@@ -50,7 +50,7 @@ export class Figure {
     this.look(i)
   }
 
-  /** The film is complete: show where each word was looked at. */
+  /** The film is complete: show where the model used each word. */
   finish(looked) {
     const tokens = this.tokenizer.encode(this.settings.prompt), size = looked.length / tokens.length
     const said = tokens.slice(0, tokens.indexOf(this.tokenizer.end, 1) + 1)
@@ -68,7 +68,7 @@ export class Figure {
     button.type = "button"
     button.className = mark ? "mark" : ""
     button.ariaPressed = "false"
-    button.ariaLabel = `Where "${name.textContent}" was looked at`
+    button.ariaLabel = `Attention: where the model used "${name.textContent}"`
     paint(small, coloured(this.frames.at(-1), this.maps[i]))
     small.ariaHidden = "true"
     button.append(small, name)
@@ -76,7 +76,7 @@ export class Figure {
     return button
   }
 
-  /** Show in the large picture where one word was looked at, or none. */
+  /** Show in the large picture where the model used one word, or none. */
   choose(i) {
     this.chosen = i
     ;[...this.words.children].forEach((button, j) => (button.ariaPressed = String(j === i)))

@@ -7,19 +7,22 @@ import { paint } from "./picture.js"
 import { alphaBar } from "./scheduler.js"
 import { DEFAULTS } from "./settings.js"
 
-const SCHEDULE = { beta_start: 0.00085, beta_end: 0.012, beta_schedule: "scaled_linear", num_train_timesteps: 1000 }
 const ASTRONAUT = DEFAULTS.prompt, OTHER = "a painting of a penguin riding a blue turtle in the snow"
-const LIVE = { noise, guidance, walk }
+const LIVE = { // what a lesson asks for, and what its button says
+  noise: [noise, "Move the noise here"],
+  guidance: [guidance, "Move the guidance here"],
+  walk: [walk, "Walk from one picture to another here"],
+}
 let painter // shared by all controls of the page
 
 /** Lesson 3: a drawn picture, noised to any step. */
 async function noise(control) {
-  const alphas = alphaBar(SCHEDULE), eps = randn(new Generator(0), 256)
+  const eps = randn(new Generator(0), 256)
   let x0
   const prompt = control.text("Prompt", ASTRONAUT, draw)
   const t = control.slider("t", [0, 999, 1], 300, "oninput", show)
   const [canvas] = control.canvases(1)
-  await control.ready()
+  const { scheduler } = await control.ready(), alphas = alphaBar(scheduler)
   await draw()
 
   async function draw() {
@@ -93,11 +96,17 @@ class Control {
     place.replaceChildren(this.status)
   }
 
-  /** Fetch the model, unless another control of the page has done so. */
+  /** Fetch the model, unless another control of the page has done so; gives what the worker says of it. */
   async ready() {
     const mb = bytes => Math.round(bytes / 1e6)
     painter ??= new Painter((done, all) => this.say(`Loading the model: ${mb(done)} of ${mb(all)} MB`))
-    await (painter.opened ??= painter.open())
+    try {
+      return await (painter.opened ??= painter.open())
+    } catch (error) {
+      painter?.close()
+      painter = undefined // to try the network again
+      throw error
+    }
   }
 
   /** Draw onto a canvas; gives the latents. */
@@ -138,9 +147,23 @@ class Control {
     this.status.textContent = text
   }
 
-  /** An act, after which an error is one line and no more. */
+  /** An act, of whose errors one line tells; of the calls that come while it goes on, only the last one counts. */
   trying(act) {
-    return () => Promise.resolve(act()).catch(error => this.say(error.message))
+    let busy = false, again = false
+    return async () => {
+      again = true
+      if (busy) return
+      busy = true
+      while (again) {
+        again = false
+        try {
+          await act()
+        } catch (error) {
+          this.say(error.message)
+        }
+      }
+      busy = false
+    }
   }
 }
 
@@ -150,11 +173,9 @@ function make(tag, properties) {
 
 /** A button in the place of a control, which it becomes. */
 function offer(place, why = "") {
-  const begin = () => LIVE[place.dataset.live](new Control(place)).catch(error => {
-    painter = undefined // to try the network again
-    offer(place, error.message)
-  })
-  const button = make("button", { textContent: "Try it here (24 MB, once)", onclick: begin })
+  const [control, name] = LIVE[place.dataset.live]
+  const begin = () => control(new Control(place)).catch(error => offer(place, error.message))
+  const button = make("button", { textContent: `${name} (24 MB, once)`, onclick: begin })
   place.replaceChildren(make("p", { textContent: why, role: "alert" }), button)
 }
 

@@ -20,11 +20,11 @@ const sketch = new Sketch(message => worker.postMessage(message)) // what is dra
 
 function start() {
   if (typeof WebAssembly !== "object" || typeof DecompressionStream !== "function")
-    return complain("This browser has no WebAssembly, or is older than 2023: the page needs both to compute here.")
+    return complain("This browser is too old: the page needs WebAssembly and DecompressionStream (2023 or later).")
   worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" })
   const heard = { loading, opened, step, drawn, hurried, sketched: answer => sketch.drawn(answer), wrong }
   worker.onmessage = ({ data: { is: what, ...rest } }) => heard[what](rest)
-  worker.onerror = () => complain("The part that computes could not start: reload the page, or take a newer browser.")
+  worker.onerror = () => complain("The part that computes could not start: reload the page, or use a newer browser.")
   if (navigator.connection?.saveData) return offer("Load the model (24 MB)")
   load()
 }
@@ -64,7 +64,7 @@ function useDropped() {
 function wrong({ during, message }) {
   if (during === "hurry") sketch.failed()
   complain(message)
-  if (during !== "drop") idle("") // a picture that is being drawn goes on
+  if (during === "draw" || !drawing) idle("") // else the picture that is being drawn goes on
   if (during === "open") offer("Try again")
 }
 
@@ -165,8 +165,9 @@ function remember() {
 
 const current = () => Object.fromEntries(Object.keys(DEFAULTS).map(name => [name, at(name).value]))
 
-/** After each key: the tokens, the words that are chosen, what is odd, the numbers beside the sliders. */
+/** After each change: the sketch, the numbers beside the sliders, the tokens, the words chosen, what is odd. */
 function typed() {
+  sketch.draw()
   for (const output of document.querySelectorAll(".knob output")) output.textContent = at(output.htmlFor[0]).value
   const { tokenizer, groups } = models[at("model").value] ?? {}
   if (!tokenizer) return
@@ -181,7 +182,6 @@ function useModel() {
   showChips(at("chips"), groups, (group, phrase) => {
     at("prompt").value = toggle(at("prompt").value, groups, group, phrase)
     typed()
-    sketch.draw()
   })
   typed()
 }
@@ -207,11 +207,11 @@ form.onsubmit = event => {
   remember()
   draw()
 }
-addEventListener("input", event => {
-  if (event.target.form !== form) return
+addEventListener("input", event => event.target.form === form && typed())
+at("leaf").oninput = () => {
+  at("seed").value = at("leaf").value
   typed()
-  sketch.draw()
-})
+}
 at("model").onchange = useModel
 at("prompt").onkeydown = event => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return
@@ -225,6 +225,7 @@ at("keep").onclick = keep
 at("release").onclick = release
 at("dice").onclick = () => {
   at("seed").value = crypto.getRandomValues(new Uint32Array(1))[0] % 10000
+  typed()
   form.requestSubmit()
 }
 at("copy").onclick = async () => {

@@ -31,6 +31,11 @@ export class Painter {
     return (await this.ask({ do: "decode", latents })).frame
   }
 
+  /** Give it up: no question after this is answered. */
+  close() {
+    this.worker.terminate()
+  }
+
   ask(question, watch) {
     const answer = this.before.then(() => new Promise((keep, fail) => {
       Object.assign(this, { keep, fail, watch })

@@ -1,4 +1,4 @@
-// Pixels on a canvas, and where in them a word was looked at.
+// Pixels on a canvas, and where in them the model used a word.
 
 /** Put a frame (bytes: red, green, blue, opaque) on a canvas of its own size. */
 export function paint(canvas, frame) {
@@ -7,7 +7,7 @@ export function paint(canvas, frame) {
   canvas.getContext("2d").putImageData(new ImageData(frame, side, side), 0, 0)
 }
 
-/** A frame that keeps its colours where a word was looked at, and is pale elsewhere; the map is small and square. */
+/** A frame that keeps its colours where the model used a word, and is pale elsewhere; the map is small and square. */
 export function coloured(frame, map) {
   const side = Math.sqrt(frame.length / 4), small = Math.sqrt(map.length)
   const least = Math.min(...map), most = Math.max(...map), out = new Uint8ClampedArray(frame)

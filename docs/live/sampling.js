@@ -12,7 +12,7 @@ export function guide(empty, text, scale) {
  * @param x - latents, pure noise
  * @param context - the negative prompt (or the empty one) and the prompt, encoded
  * @yields after each step: its number, t, the latents x, x0 (the estimate of the clean latents), and where the
- *   prompt's words were looked at (tokens x height x width)
+ *   model used the prompt's words (tokens x height x width)
  */
 export async function* denoise(model, scheduler, x, context, guidanceScale) {
   for (const [i, t] of scheduler.timesteps.entries()) {

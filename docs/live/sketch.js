@@ -46,7 +46,8 @@ export class Sketch {
       const settings = check({ prompt: at("prompt").value, seed: at("seed").value })
       complain("")
       this.begun = performance.now()
-      this.seed = settings.seed
+      this.seed = at("leaf").value = settings.seed
+      this.whose = at("model").value === "course" ? "" : " of the course's model"
       this.post({ do: "sketch", id: ++this.id, settings })
     } catch (error) {
       complain(error.message)
@@ -57,6 +58,6 @@ export class Sketch {
     if (id !== this.id) return
     const [canvas, caption] = at("sketch").children, took = Math.round(performance.now() - this.begun)
     paint(canvas, frame)
-    caption.textContent = `one step, without guidance, seed ${this.seed}: ${took} ms`
+    caption.textContent = `one step${this.whose}, without guidance, seed ${this.seed}: ${took} ms`
   }
 }
