@@ -24,6 +24,7 @@ default_role = "literal"  # `name` is code, as it is in Markdown
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the shapes beside each parameter say more
 mathjax_path = "mathjax/tex-svg.js"  # `make site` puts it there: no formula is fetched from elsewhere
+mathjax4_config = {"svg": {"displayOverflow": "linebreak"}}  # where the window is narrower than a formula
 
 html_theme = "sphinx_book_theme"
 html_title = "sdlearn"
@@ -47,7 +48,10 @@ html_theme_options = {
 def with_parameters(app, what, name, thing, options, lines) -> None:
     """Put the comment beside each parameter into the reference; a bar in a formula is no markup."""
     lines[:] = [line.replace("|", r"\|") for line in lines]
-    if what not in ("function", "method") or not inspect.isfunction(inspect.unwrap(thing)):
+    if name == "sdlearn":  # its columns stay
+        lines[1:] = ["", "::", "", *(f"    {line}" for line in lines[1:])]
+    ours = what in ("function", "method") and thing.__module__.startswith("sdlearn")  # Sphinx asks for imports, too
+    if not ours or not inspect.isfunction(inspect.unwrap(thing)):
         return
     said = {name: comment for name, comment in docments(thing).items() if comment}
     fields = [f":param {name}: {comment}" for name, comment in said.items() if name != "return"]

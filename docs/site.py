@@ -20,13 +20,13 @@ PAGES = ("notebooks", "docs", "sdlearn/mini", "CONTRIBUTING.md", "CHANGELOG.md")
 KINDS = (".md", ".ipynb", ".png", ".gif")
 ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 CONTROL = '<div data-live="{}"></div>\n<script type="module" src="../live/lesson.js"></script>'
+STILL = ("Live, you can move:", "In JupyterLab, you can move:")  # of a widget: here it is a picture
 LIVE = re.compile(r"\[([^]]+)\]\(\.\./docs/live/([^)]+)\)")  # to the live page, which is none of Sphinx's
 LINK = re.compile(r"\]\((?!\w+:)([^)#]+)")  # to another file
 
 
 def gather(source: Path) -> None:
     """Copy what the pages are made of, so that the book's first page can be the site's."""
-    shutil.rmtree(source, ignore_errors=True)
     found = [path for name in PAGES for path in (ROOT / name, *(ROOT / name).rglob("*")) if path.suffix in KINDS]
     for path in found:
         if not {"_build", "live", "node_modules", ".ipynb_checkpoints"} & {*path.relative_to(ROOT).parts}:
@@ -44,7 +44,7 @@ def gather(source: Path) -> None:
 
 
 def adapt(page: Path, source: Path) -> None:
-    """Mend a notebook's links; after a cell with `"live": "noise"` in its metadata, add its slider for the browser."""
+    """Mend links and captions of widgets; after a cell with `"live": "noise"` in its metadata, add a slider."""
     notebook = json.loads(page.read_text(encoding="utf-8"))
     for i, cell in reversed([*enumerate(notebook["cells"])]):
         if cell["cell_type"] == "markdown":
@@ -53,7 +53,7 @@ def adapt(page: Path, source: Path) -> None:
         if name := cell["metadata"].get("live"):
             control = {"cell_type": "markdown", "id": f"live-{name}", "metadata": {}, "source": CONTROL.format(name)}
             notebook["cells"].insert(i + 1, control)
-    page.write_text(json.dumps(notebook), encoding="utf-8")
+    page.write_text(json.dumps(notebook).replace(*STILL), encoding="utf-8")
 
 
 def to_repository(page: Path, source: Path, link: re.Match) -> str:
@@ -65,6 +65,8 @@ def to_repository(page: Path, source: Path, link: re.Match) -> str:
 
 
 if __name__ == "__main__":
+    shutil.rmtree(BUILD, ignore_errors=True)  # a page that is no longer made must not stay
     gather(BUILD / "source")
     build(BUILD / "html" / "live")
-    sys.exit(sphinx(["-c", str(HERE), "-W", "--keep-going", "-q", str(BUILD / "source"), str(BUILD / "html")]))
+    options = ["-c", str(HERE), "-d", str(BUILD / "doctrees"), "-W", "--keep-going", "-q"]
+    sys.exit(sphinx([*options, str(BUILD / "source"), str(BUILD / "html")]))
