@@ -1,6 +1,7 @@
 """What a visitor of the repository finds beside the course: one address, forms, how to contribute, the model's card."""
 
 import re
+import runpy
 import subprocess
 import tomllib
 from pathlib import Path
@@ -12,6 +13,7 @@ from huggingface_hub import ModelCard
 
 ROOT = Path(__file__).parent.parent
 MINI = ROOT / "sdlearn" / "mini"
+REFERENCE = ("docs/reference/lessons.md", "docs/reference/tools.md")
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*-*.yml"))
 
 
@@ -49,6 +51,13 @@ def test_links_and_commands_exist(name):
     known = {*re.findall(r"^(\w+)(?=:(?!=))", text("Makefile"), re.M)}
     assert {*re.findall(r"`make (\w+)", prose)} <= known
     assert {*re.findall(r" ([A-Z]+)=", prose)} <= {*re.findall(r"^(\w+) \?=", text("Makefile"), re.M)}
+
+
+def test_every_lesson_in_the_readme_has_its_badge_for_colab():
+    address = PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        [row] = re.findall(rf"^\| \[.+?\]\(notebooks/{path.name}\).*", text("README.md"), re.M)
+        assert f"](https://colab.research.google.com/github/{address}/blob/main/notebooks/{path.name}) |" in row
 
 
 # ---------------------------------------------------------------- forms
@@ -91,13 +100,10 @@ def test_the_card_tells_the_hub_what_the_model_is():
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """The folder that CONTRIBUTING.md's lines make, in a clone that has an address."""
-    (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://example.org/me/sdlearn"\n')
-    (tmp_path / "sdlearn").symlink_to(ROOT / "sdlearn")
-    monkeypatch.chdir(tmp_path)
-    exec(re.search(r"^```python\n(.*?)^```", text("CONTRIBUTING.md"), re.S | re.M)[1], {})
-    return tmp_path / "runs" / "hub"
+def hub(tmp_path):
+    """The folder that `make hub` makes, in a clone that has an address."""
+    runpy.run_path(str(ROOT / "docs" / "hub.py"))["fill"](tmp_path / "hub", "https://example.org/me/sdlearn")
+    return tmp_path / "hub"
 
 
 @pytest.mark.slow
@@ -119,3 +125,13 @@ def test_on_the_hub_the_cards_links_lead_back_to_the_repository(hub):
         assert (kind, branch) == ("raw" if picture else "blob", "main")
         assert ".." not in path and ROOT.joinpath(*path).exists()
     assert ModelCard.load(card).data.library_name == "diffusers"
+
+
+# ---------------------------------------------------------------- the book
+
+
+def test_the_reference_has_every_module_that_a_lesson_or_a_command_is_made_of():
+    listed = re.findall(r"^\.\. automodule:: (\S+)", "".join(map(text, REFERENCE)), re.M)
+    files = [path for folder in ("", "parts", "tools") for path in (ROOT / "sdlearn" / folder).glob("[!_]*.py")]
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files}
+    assert modules | {"sdlearn", "sdlearn.scenes", "sdlearn.parts"} <= {*listed} and len(listed) == len({*listed})
