@@ -1,6 +1,7 @@
 """Checks of arguments, where broadcasting or another dtype would hide a mistake."""
 
 import math
+from numbers import Integral
 from textwrap import shorten
 
 import torch
@@ -79,9 +80,11 @@ def check_settings(
     """Raise ValueError for a setting that cannot work."""
     if height % factor or width % factor or min(height, width) < factor:
         raise ValueError(f"height and width must be divisible by {factor}; got {height} x {width}")
+    if not isinstance(steps, Integral):
+        raise ValueError(f"steps must be a whole number; got {steps!r}")
     if steps < 1:
         raise ValueError(f"steps must be 1 or more; got {steps}")
-    if not math.isfinite(guidance_scale):
-        raise ValueError(f"guidance must be a number; got {guidance_scale}")
+    if isinstance(guidance_scale, str) or not math.isfinite(guidance_scale):
+        raise ValueError(f"guidance must be a number; got {guidance_scale!r}")
     if not 0 <= seed < 2**32:  # torch's generator takes no more
         raise ValueError(f"seed must be from 0 to {2**32 - 1}; got {seed}")

@@ -63,7 +63,7 @@ def check(out: Path, wanted: dict) -> None:
     got = load_file(out / WEIGHTS)
     assert got.keys() == wanted.keys() and all(got[name].equal(wanted[name]) for name in wanted)
     left = {path.name for path in [*out.iterdir(), *(out / "checkpoints").iterdir()]}
-    assert left == {"vae", "checkpoints", "data.json", "progress.png"}, left
+    assert left == {"vae", "checkpoints", "data.json", "progress.png", ".training.lock"}, left
 
 
 def main(kills: int = 200, seed: int = 0) -> None:

@@ -376,6 +376,18 @@ def test_steps_below_1(small, steps):
         text_to_image(small, PROMPT, steps=steps)
 
 
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"steps": 30.0}, "steps must be a whole number; got 30.0"),
+        ({"guidance_scale": "4"}, "guidance must be a number; got '4'"),
+    ],
+)
+def test_settings_of_another_type_are_refused(small, settings, message):
+    with pytest.raises(ValueError, match=message):
+        text_to_image(small, PROMPT, **settings)
+
+
 # ---------------------------------------------------------------- the checks of the exercises
 
 
