@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from lab import CHROMIUM, QUIET
 
 from sdlearn import parts
 
@@ -19,3 +20,14 @@ def same_numbers():
 def copy(tmp_path):
     """A copy of the shipped model that a test may damage: every file a link, to be replaced, not written to."""
     return shutil.copytree(parts.MINI, tmp_path / "copy", copy_function=os.symlink)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real browser, for tests that have made sure that there is one."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()

@@ -6,7 +6,6 @@ import pytest
 from lab import (
     CHROMIUM,
     NOISE,
-    QUIET,
     ROOT,
     boxes,
     cell_of,
@@ -23,7 +22,7 @@ from lab import (
     wait_for_change,
 )
 
-playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: the lessons are not tried in a browser")
+pytest.importorskip("playwright.sync_api", reason="no playwright: the lessons are not tried in a browser")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium: the lessons are not tried in a browser")
 
 WIDGETS = {  # how many a lesson has
@@ -48,12 +47,9 @@ def lab(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def context():
+def context(browser):
     """One for all tests, so that JupyterLab is loaded once."""
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser.new_context(viewport=PAGE)
-        browser.close()
+    return browser.new_context(viewport=PAGE)
 
 
 @pytest.fixture(scope="module", params=WIDGETS)

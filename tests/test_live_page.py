@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from lab import CHROMIUM, QUIET
+from lab import CHROMIUM
 from live_site import ISOLATED, LIBRARY, build, other_model, served
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel
@@ -40,14 +40,6 @@ def site(tmp_path_factory):
     with served(folder) as server:
         server.folder = folder
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
 
 
 def listen(page, said):

@@ -1,10 +1,10 @@
 """The book as `make site` built it, in a real browser: nothing fetched from elsewhere, nothing too wide, a search."""
 
 import pytest
-from lab import CHROMIUM, QUIET, ROOT
+from lab import CHROMIUM, ROOT
 from live_site import served
 
-playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: the book is not tried in a browser")
+pytest.importorskip("playwright.sync_api", reason="no playwright: the book is not tried in a browser")
 
 BUILD = ROOT / "docs" / "_build"
 HTML = BUILD / "html"
@@ -33,14 +33,6 @@ TOO_WIDE = """() => {
 def site():
     with served(HTML) as server:
         yield server.address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(params=WIDTHS)
