@@ -1,6 +1,7 @@
 """What the judge saw, counted."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -59,6 +60,24 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path, capsys):
     assert "CLIP finds the caption, seen" in out
 
 
+@pytest.mark.slow
+def test_the_command_measures_the_u_net_of_one_step(tmp_path):
+    """One step with guidance of the noise predictor gives no picture."""
+    few, many = tmp_path / "few.json", tmp_path / "many.json"
+    measure.main(n=16, fast=1, json=few)
+    measure.main(n=16, steps=1, json=many)
+    few, many = (json.loads(file.read_text()) for file in (few, many))
+    assert few["generated, seen"]["all"] > 0.75 and many["generated, seen"]["all"] < 0.25
+    assert few["real, seen"] == many["real, seen"]
+
+
+def test_a_model_without_a_u_net_of_few_steps_says_how_to_make_one(tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(parts.MINI, model, ignore=shutil.ignore_patterns("fast"))
+    with pytest.raises(CliError, match="sdlearn-train fast"):
+        measure.main(model=str(model), n=2, fast=1)
+
+
 def test_every_judge_reads_the_same_pictures():
     shown, sees = ([], []), load_judge()
     judges = [lambda pictures, seen=seen: seen.append(pictures) or sees(pictures) for seen in shown]
@@ -107,6 +126,8 @@ def test_a_missing_judge_is_refused(tmp_path):
 def test_nonsense_is_refused():
     with pytest.raises(CliError, match="--n and --steps must be 1 or more"):
         measure.main(n=0)
+    with pytest.raises(CliError, match="--fast is a number of steps; got -1"):
+        measure.main(fast=-1)
 
 
 def test_a_model_that_is_not_there_is_refused():

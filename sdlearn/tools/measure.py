@@ -20,6 +20,7 @@ from sdlearn.judging import named, rates
 from sdlearn.measuring import interval
 from sdlearn.sampling import native_size, text_to_image
 from sdlearn.scenes import TEST, VALIDATION, WORDS, Pairs
+from sdlearn.since_2022 import flow_scheduler
 from sdlearn.tools import hub, sources
 from sdlearn.tools.guard import one_line
 from sdlearn.tools.saving import check_file, save_json
@@ -181,6 +182,7 @@ def main(
     n: int = 512,  # pictures of each kind: seen pairs, held-out pairs
     guidance: float = 4.0,  # guidance scale
     steps: int = 30,  # DDIM steps
+    fast: int = 0,  # instead, draw with the U-Net of `sdlearn-train fast` in this many steps, without guidance
     seed: int = 0,  # for the captions and the noise
     judge: Path = parts.MINI,  # a directory with a judge: the shipped one, or one made by `sdlearn-train judge`
     json: Path | None = None,  # also write the figures to this file
@@ -190,9 +192,14 @@ def main(
     with one_line():
         if n < 1 or steps < 1:
             raise ValueError(f"--n and --steps must be 1 or more; got {n} and {steps}")
+        if fast < 0:
+            raise ValueError(f"--fast is a number of steps; got {fast}")
         check_file(json)
         folder, settings = hub.find(model), {"guidance_scale": guidance, "steps": steps}
         found, source, more = hub.load_from(folder, model, "cpu"), sources.load(folder), {}
+        if fast:
+            found = found._replace(unet=parts.load_fast(folder), scheduler=flow_scheduler())
+            settings = {"guidance_scale": 1.0, "steps": fast}
         if isinstance(source, sources.Folder):
             if test:
                 raise ValueError("--test is for models of the course's scenes: a folder has held-out captions only")
