@@ -71,11 +71,10 @@ def test_the_command_measures_the_u_net_of_one_step(tmp_path):
     assert few["real, seen"] == many["real, seen"]
 
 
-def test_a_model_without_a_u_net_of_few_steps_says_how_to_make_one(tmp_path):
-    model = tmp_path / "model"
-    shutil.copytree(parts.MINI, model, ignore=shutil.ignore_patterns("fast"))
+def test_a_model_without_a_u_net_of_few_steps_says_how_to_make_one(copy):
+    shutil.rmtree(copy / "fast")
     with pytest.raises(CliError, match="sdlearn-train fast"):
-        measure.main(model=str(model), n=2, fast=1)
+        measure.main(model=str(copy), n=2, fast=1)
 
 
 def test_every_judge_reads_the_same_pictures():
